@@ -1,0 +1,25 @@
+"""The bus: topics, messages, frames, the session of a process, its outbox; and the brokers that Vigil can run."""
+
+from broker.bus import Bus, BusStatistics, Content, Delivery
+from broker.frames import Frame, decode_frame, encode_frame
+from broker.session import Figures, Presence, connect, listen
+from broker.topics import CONTRACT, DeliveryClass, Topic, TopicSpec, parse_topic
+
+__all__ = [
+    "CONTRACT",
+    "Bus",
+    "BusStatistics",
+    "Content",
+    "Delivery",
+    "DeliveryClass",
+    "Figures",
+    "Frame",
+    "Presence",
+    "Topic",
+    "TopicSpec",
+    "connect",
+    "decode_frame",
+    "encode_frame",
+    "listen",
+    "parse_topic",
+]

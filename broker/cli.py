@@ -1,0 +1,135 @@
+"""The bus's commands: `vigil broker run`, `vigil topics`, `vigil doctor`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from broker.documents import asyncapi_document, stale_documents, topics_page, write_documents
+from broker.topics import CONTRACT, ROOT
+from config.errors import ConfigError
+from config.settings import Settings
+from config.supervise import stop_on_signals
+
+__all__ = ["broker", "doctor", "topics"]
+
+Load = Callable[[Mapping[str, Any]], Settings]
+
+
+@click.group()
+def broker() -> None:
+    """Run a broker on this machine."""
+
+
+@broker.command()
+@click.option("--engine", type=click.Choice(["embedded", "mosquitto"]), help="Which broker.  [default: embedded]")
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(1, 65535), help="TCP port.  [default: 1883]")
+@click.pass_obj
+def run(load: Load, engine: str | None, host: str | None, port: int | None) -> None:
+    r"""Run a broker until it is stopped.
+
+    The embedded one needs nothing but Python and is made for loopback. Mosquitto is what a site runs: its
+    configuration is generated, and it is started again when it dies.
+
+    \b
+    Examples:
+      vigil broker run
+      vigil broker run --engine mosquitto --port 1884
+    """
+    given = {"engine": engine, "host": host, "port": port}
+    settings = load({"broker": {key: value for key, value in given.items() if value is not None}})
+    stop = threading.Event()
+    stop_on_signals(stop)
+    if settings.broker.engine == "embedded":
+        try:
+            from broker.servers.embedded import run_embedded
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"the embedded broker needs the package {error.name}: pip install 'vigil-mesh[embedded]', "
+                "or use --engine mosquitto",
+                field="broker.engine",
+            ) from error
+        run_embedded(settings.broker, stop)
+    else:
+        from broker.servers.mosquitto import run_mosquitto
+
+        run_mosquitto(settings.broker, settings.state_dir / "mosquitto", stop)
+
+
+@click.command()
+@click.option("--markdown", "form", flag_value="markdown", help="Print docs/topics.md.")
+@click.option("--asyncapi", "form", flag_value="asyncapi", help="Print docs/asyncapi.yaml.")
+@click.option("--write", type=click.Path(file_okay=False, path_type=Path), help="Write both into this folder.")
+@click.option(
+    "--check", type=click.Path(file_okay=False, path_type=Path), help="Exit 1 when those in this folder are stale."
+)
+@click.pass_obj
+def topics(load: Load, form: str | None, write: Path | None, check: Path | None) -> None:
+    r"""Print the contract: every topic, its payload, QoS, retain and delivery class.
+
+    QoS and retain are those in force, overrides of the configuration included.
+
+    \b
+    Examples:
+      vigil topics
+      vigil topics --asyncapi > asyncapi.yaml
+      vigil topics --check docs
+    """
+    if form is not None:
+        click.echo(topics_page() if form == "markdown" else asyncapi_document(), nl=False)
+    elif write is not None:
+        for path in write_documents(write):
+            click.echo(f"wrote {path}")
+    elif check is not None:
+        stale = stale_documents(check)
+        for path in stale:
+            click.echo(f"{path} is stale: run `vigil topics --write {check}`", err=True)
+        if stale:
+            raise SystemExit(1)
+        click.echo(f"{check}: topics.md and asyncapi.yaml say what the contract says")
+    else:
+        _print_table(load({}))
+
+
+def _print_table(settings: Settings) -> None:
+    table = Table(title=f"below {ROOT}/{settings.site}", title_justify="left", box=None, pad_edge=False)
+    for heading in ("topic", "payload", "QoS", "retain", "class", "from", "to"):
+        table.add_column(heading, overflow="fold", no_wrap=heading in {"topic", "class"})
+    for spec in CONTRACT:
+        override = settings.bus.delivery.get(spec.name)
+        qos = spec.qos if override is None or override.qos is None else override.qos
+        retain = spec.retain if override is None or override.retain is None else override.retain
+        payload = spec.payload.__name__ if spec.payload else {"image/jpeg": "JPEG"}.get(spec.kind, "ON/OFF")
+        row = (spec.pattern, payload, str(qos), "yes" if retain else "no", spec.delivery, spec.writer, spec.readers)
+        table.add_row(*row, style="yellow" if override else None)
+    Console().print(table)
+    if settings.bus.delivery:
+        click.echo("marked: QoS or retain changed by bus.delivery")
+
+
+@click.command()
+@click.pass_obj
+def doctor(load: Load) -> None:
+    r"""Check this machine and its broker, and say what to do about each finding.
+
+    \b
+    Examples:
+      vigil doctor
+      vigil --bus mqtt://10.0.0.2:1883 doctor
+    """
+    from broker.doctor import examine
+
+    findings = examine(load({}))
+    mark = {"ok": ("ok  ", "green"), "note": ("note", "yellow"), "bad": ("BAD ", "red")}
+    for finding in findings:
+        text, colour = mark[finding.level]
+        click.echo(f"{click.style(text, fg=colour)}  {finding.subject}: {finding.text}")
+    if any(finding.level == "bad" for finding in findings):
+        raise SystemExit(1)

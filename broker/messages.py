@@ -1,0 +1,436 @@
+"""The typed messages of the bus and their JSON codec.
+
+One struct a payload. Every JSON payload carries `v`, the schema version; times are RFC 3339 in UTC, from the
+producer's clock; boxes are ``(x1, y1, x2, y2)``. Unknown fields are ignored, so that a newer producer does not
+break an older reader; an unknown version, a wrong type or an oversized payload is a
+:class:`~config.errors.BadPayloadError`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from config.errors import BadPayloadError
+
+__all__ = [
+    "Active",
+    "Box",
+    "BoxPx",
+    "CameraDocument",
+    "CameraOwner",
+    "CameraState",
+    "Command",
+    "CommandValue",
+    "Detection",
+    "Detections",
+    "Escalation",
+    "Evidence",
+    "FrameMeta",
+    "Message",
+    "ModelManifest",
+    "ModelRef",
+    "MotionEvent",
+    "NodeHealth",
+    "NodeStatus",
+    "OpenEvents",
+    "Receipt",
+    "Reject",
+    "Reply",
+    "TrackEvent",
+    "decode_json",
+    "encode_json",
+]
+
+Unit = Annotated[float, Meta(ge=0.0, le=1.0)]
+Box = tuple[Unit, Unit, Unit, Unit]
+"""``(x1, y1, x2, y2)`` as fractions of the picture's width and height."""
+BoxPx = tuple[float, float, float, float]
+"""``(x1, y1, x2, y2)`` in pixels of the frame."""
+Count = Annotated[int, Meta(ge=0)]
+Moment = Annotated[datetime, Meta(tz=True)]
+Short = Annotated[str, Meta(max_length=256)]
+Text = Annotated[str, Meta(max_length=4096)]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """What every JSON payload has.
+
+    Attributes:
+        v: schema version.
+    """
+
+    v: Literal[1] = 1
+
+
+class CameraState(Message, frozen=True, kw_only=True):
+    """A camera as its node sees it, retained.
+
+    Attributes:
+        state: ``error`` is a camera that its node cannot read now; `error` says why and what cures it.
+        node: the node that owns it.
+        mode: what decides the frame rate now.
+        fps: frames a second sent in this mode.
+        source: where it comes from, without credentials.
+        at: when this became so.
+    """
+
+    camera: Short
+    state: Literal["online", "offline", "error"]
+    node: Short
+    at: Moment
+    mode: Literal["idle", "motion", "off"] = "idle"
+    fps: float = 0.0
+    width: Count = 0
+    height: Count = 0
+    source: Text = ""
+    error: Text | None = None
+
+
+class FrameMeta(Message, frozen=True, kw_only=True):
+    """What rides in the comment segment of a frame's JPEG.
+
+    Attributes:
+        seq: counts the camera's captured frames since its node started; sent frames have gaps.
+        captured_at: when the picture was taken or, from a camera that does not say, arrived.
+        width: pixels.
+        height: pixels.
+        mode: what decided the frame rate.
+        motion: boxes in which something moves.
+    """
+
+    camera: Short
+    node: Short
+    seq: Count
+    captured_at: Moment
+    width: Annotated[int, Meta(ge=1, le=65535)]
+    height: Annotated[int, Meta(ge=1, le=65535)]
+    mode: Literal["idle", "motion"] = "idle"
+    motion: tuple[Box, ...] = ()
+
+
+class MotionEvent(Message, frozen=True, kw_only=True):
+    """Something begins to move, moves on, or stops.
+
+    Attributes:
+        id: this message, ``{origin}:{epoch}:{seq}``.
+        motion_id: the movement: the same for its start, its updates and its end.
+        score: share of the picture that moves, 0 to 1.
+        frame_seq: the frame it was seen in.
+        ended: why it ended: the movement did, or the process that watched it.
+    """
+
+    id: Short
+    motion_id: Short
+    camera: Short
+    type: Literal["start", "update", "end"]
+    started_at: Moment
+    at: Moment
+    score: Unit = 0.0
+    boxes: tuple[Box, ...] = ()
+    frame_seq: Count = 0
+    ended: Literal["quiet", "interrupted"] | None = None
+
+
+class ModelRef(msgspec.Struct, frozen=True, kw_only=True):
+    """Which model made a score.
+
+    Attributes:
+        sha256: of the model file, 64 hexadecimal digits; for a detector that is code, of its name and parameters.
+    """
+
+    name: Short
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class Detection(msgspec.Struct, frozen=True, kw_only=True):
+    """One box in one frame."""
+
+    label: Short
+    score: Unit
+    box: Box
+    box_px: BoxPx
+
+
+class Detections(Message, frozen=True, kw_only=True):
+    """The scores of one frame, also when nothing was found.
+
+    Attributes:
+        frame_seq: the frame's `seq`.
+        worker: origin of the worker, ``{node}.{role}``.
+        captured_at: from the frame.
+        received_at: when the worker had the frame.
+        infer_started_at: when the batch with this frame went into the model.
+        infer_ms: how long the batch was in the model, in milliseconds.
+        batch: frames in that batch.
+        published_at: when this message was made.
+    """
+
+    camera: Short
+    frame_seq: Count
+    worker: Short
+    model: ModelRef
+    width: Count
+    height: Count
+    captured_at: Moment
+    received_at: Moment
+    infer_started_at: Moment
+    infer_ms: float
+    batch: Count
+    published_at: Moment
+    detections: tuple[Detection, ...] = ()
+
+
+class TrackEvent(Message, frozen=True, kw_only=True):
+    """One object over time.
+
+    Attributes:
+        id: this message, ``{origin}:{epoch}:{seq}``.
+        track_id: the object.
+        score: median score so far.
+    """
+
+    id: Short
+    track_id: Short
+    camera: Short
+    type: Literal["start", "update", "end"]
+    label: Short
+    started_at: Moment
+    at: Moment
+    score: Unit
+    box: Box
+
+
+class OpenEvents(Message, frozen=True, kw_only=True):
+    """Ids of the events of one kind that are open now."""
+
+    camera: Short
+    at: Moment
+    ids: tuple[Short, ...] = ()
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """A picture inside an escalation.
+
+    Attributes:
+        content_type: ``image/jpeg``.
+        sha256: of the decoded bytes.
+        data: the bytes; Base64 in JSON (RFC 4648, section 4).
+    """
+
+    content_type: Short
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    width: Count
+    height: Count
+    data: bytes
+
+
+class Escalation(Message, frozen=True, kw_only=True):
+    """Something a person should know.
+
+    Attributes:
+        id: ``{origin}:{epoch}:{seq}``; seq has no gaps, so that anyone can prove a loss or a repeat.
+        rule: name of the rule that fired.
+        kind: kind of that rule.
+        summary: one sentence for a person.
+        captured_at: capture time of the frame that made the rule fire.
+        raised_at: when it fired.
+        drill: a fake alarm, marked end to end.
+    """
+
+    id: Short
+    camera: Short
+    rule: Short
+    kind: Short
+    severity: Literal["info", "warning", "critical"]
+    summary: Text
+    label: Short
+    score: Unit
+    captured_at: Moment
+    raised_at: Moment
+    frame_seq: Count
+    worker: Short
+    model: ModelRef | None = None
+    detections: tuple[Detection, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    drill: bool = False
+
+
+class Receipt(Message, frozen=True, kw_only=True):
+    """The bridge's word that a sink has an escalation.
+
+    Attributes:
+        event_id: the escalation.
+        sink: ``journal`` or ``kafka``.
+        location: where it landed, such as ``vigil.escalations/0/4711``.
+        stored_at: when the sink confirmed it.
+        latency_ms: from the bridge's receiving it to that moment.
+        repeated: the sink had it already.
+    """
+
+    event_id: Short
+    sink: Short
+    location: Text
+    stored_at: Moment
+    latency_ms: float = 0.0
+    repeated: bool = False
+
+
+class CameraOwner(Message, frozen=True, kw_only=True):
+    """The worker that scores a camera, and the epoch of its ownership."""
+
+    camera: Short
+    worker: Short
+    epoch: Count
+    at: Moment
+
+
+class CommandValue(Message, frozen=True, kw_only=True):
+    """The wanted value of one property of a camera."""
+
+    value: str | bool | float | int
+    correlation_id: Short = ""
+
+
+class Command(Message, frozen=True, kw_only=True):
+    """An order to a process."""
+
+    correlation_id: Short
+    name: Short
+    arguments: dict[str, str] = {}
+    reply_to: Short = ""
+
+
+class Reply(Message, frozen=True, kw_only=True):
+    """The answer to a command."""
+
+    correlation_id: Short
+    ok: bool
+    reason: Text = ""
+    result: dict[str, str] = {}
+
+
+class NodeStatus(Message, frozen=True, kw_only=True):
+    """A process is there, or is not: birth and will.
+
+    Attributes:
+        at: of the birth; a will carries the time at which it was laid down.
+        capacity: what it can do, such as ``{"frames_per_s": 52.0}``.
+        versions: of Vigil and of what it stands on.
+    """
+
+    node: Short
+    role: Short
+    state: Literal["online", "offline", "draining"]
+    at: Moment
+    started_at: Moment
+    capacity: dict[str, float] = {}
+    versions: dict[str, str] = {}
+
+
+class NodeHealth(Message, frozen=True, kw_only=True):
+    """How a process is doing.
+
+    Attributes:
+        cpu_percent: of one core, since the last report.
+        memory_bytes: resident.
+        temperature_c: of the processor, where the machine tells.
+        disk_free_bytes: where the state folder is.
+        queues: messages that wait now, by queue.
+        drops: messages dropped since the start, by queue.
+        counts: everything else that is counted since the start.
+    """
+
+    node: Short
+    role: Short
+    at: Moment
+    uptime_s: float
+    cpu_percent: float
+    memory_bytes: Count
+    disk_free_bytes: Count
+    temperature_c: float | None = None
+    queues: dict[str, int] = {}
+    drops: dict[str, int] = {}
+    counts: dict[str, int] = {}
+
+
+class Reject(Message, frozen=True, kw_only=True):
+    """A message that this process could not use.
+
+    Attributes:
+        topic: where it came in.
+        reason: what is wrong with it.
+        count: rejects of this process so far.
+    """
+
+    topic: Text
+    reason: Text
+    size_bytes: Count
+    count: Count
+    at: Moment
+
+
+class CameraDocument(Message, frozen=True, kw_only=True):
+    """What the fleet says of a camera."""
+
+    camera: Short
+    source: Text
+    node: Short | None = None
+    revision: Count = 0
+
+
+class ModelManifest(Message, frozen=True, kw_only=True):
+    """A model that workers may use."""
+
+    name: Short
+    version: Short
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    size_bytes: Count
+    url: Text
+    labels: tuple[Short, ...] = ()
+
+
+Active = Literal["ON", "OFF"]
+"""The payload of a plain switch topic: bare text, not JSON, so that Home Assistant takes it as it is."""
+
+
+M = TypeVar("M", bound=Message)
+
+
+def encode_json(message: Message) -> bytes:
+    """The message as compact JSON, UTF-8."""
+    return msgspec.json.encode(message)
+
+
+def decode_json(kind: type[M], payload: bytes | memoryview, *, max_bytes: int) -> M:
+    """Read one message.
+
+    Args:
+        kind: the struct that the topic carries.
+        payload: JSON, UTF-8.
+        max_bytes: the largest payload that is looked at.
+
+    Raises:
+        BadPayloadError: it is too large, not JSON, of an unknown version, or a field has a wrong type or range.
+    """
+    if len(payload) > max_bytes:
+        raise BadPayloadError(
+            f"{len(payload)} bytes are more than the {max_bytes} that this topic takes", size_bytes=len(payload)
+        )
+    try:
+        return msgspec.json.decode(payload, type=kind)
+    except msgspec.ValidationError as error:
+        raise BadPayloadError(_reason(str(error)), size_bytes=len(payload)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadPayloadError(f"not JSON: {error}", size_bytes=len(payload)) from error
+    except RecursionError as error:
+        raise BadPayloadError("nested too deeply", size_bytes=len(payload)) from error
+
+
+def _reason(text: str) -> str:
+    if text.startswith("Invalid enum value") and text.endswith("`$.v`"):
+        return f"unknown schema version: {text}; this reader knows version 1"
+    return text

@@ -1,0 +1,250 @@
+"""How a process joins the bus: its identity, its will, its outbox, its birth and its health."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import os
+import platform
+import secrets
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from broker._paho import paho_transports
+from broker.bus import Bus
+from broker.messages import NodeHealth, NodeStatus
+from broker.outbox import Outbox
+from broker.topics import CONTRACT, NODE_HEALTH, NODE_STATUS, origin_of
+from config.clock import Clock, SystemClock
+from config.errors import ConfigError
+from config.settings import Settings
+from config.supervise import Supervised
+
+__all__ = ["Figures", "Presence", "connect", "listen", "outbox_path"]
+
+HEALTH_INTERVAL_S = 5.0
+"""Seconds between two health reports. Source: the design, coordinator and agents ("status every 5 s")."""
+
+
+def outbox_path(settings: Settings, role: str) -> Path:
+    """Where a role of this machine keeps its outbox."""
+    return settings.state_dir / "outbox" / f"{settings.site}-{origin_of(settings.node, role)}.db"
+
+
+def connect(
+    settings: Settings,
+    role: str,
+    *,
+    persistent: bool = False,
+    with_outbox: bool = False,
+    clock: Clock | None = None,
+    on_fatal: Callable[[Exception], None] | None = None,
+) -> Bus:
+    """The bus for one process of this machine; call `start` on it.
+
+    Args:
+        settings: the site's settings.
+        role: ``edge``, ``detector.2`` ...: with the node it must be unique at the broker.
+        persistent: let the broker keep messages while this process is away.
+        with_outbox: open the outbox, so that events can be published.
+        clock: time.
+        on_fatal: called when the broker refuses us for good.
+
+    Raises:
+        ConfigError: a delivery override names no topic, or the broker's address is unusable.
+        PermanentError: the outbox cannot be opened.
+    """
+    _check_overrides(settings)
+    time = clock or SystemClock()
+    origin = origin_of(settings.node, role)
+    limits = settings.bus.outbox
+    outbox = None
+    if with_outbox:
+        outbox = Outbox(
+            outbox_path(settings, role), origin=origin, rows_max=limits.rows_max, bytes_max=limits.bytes_max
+        )
+    status = NODE_STATUS.at(settings.site, node=settings.node, role=role)
+    return Bus(
+        site=settings.site,
+        origin=origin,
+        transports=paho_transports(
+            settings.bus,
+            client_id=f"vigil-{settings.site}-{settings.node}-{role}",
+            persistent=persistent,
+            window=limits.window * 2,
+        ),
+        settings=settings.bus,
+        outbox=outbox,
+        will=(status, _status(settings, role, "offline", at=time.now(), started_at=time.now())),
+        clock=time,
+        on_fatal=on_fatal,
+    )
+
+
+def listen(settings: Settings, role: str, *, on_fatal: Callable[[Exception], None] | None = None) -> Bus:
+    """A bus for somebody who only looks: no will, no outbox, and any number of them at one time."""
+    client_id = f"vigil-{settings.site}-{role}-{secrets.token_hex(4)}"
+    return Bus(
+        site=settings.site,
+        origin=origin_of(settings.node, role),
+        transports=paho_transports(settings.bus, client_id=client_id, persistent=False),
+        settings=settings.bus,
+        on_fatal=on_fatal,
+    )
+
+
+def _check_overrides(settings: Settings) -> None:
+    known = [spec.name for spec in CONTRACT]
+    for name in settings.bus.delivery:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "`vigil topics` lists the names"
+            raise ConfigError(f"no topic of this name; {hint}", field=f"bus.delivery.{name}")
+
+
+def _status(
+    settings: Settings,
+    role: str,
+    state: Literal["online", "offline"],
+    *,
+    at: datetime,
+    started_at: datetime,
+    capacity: Mapping[str, float] | None = None,
+) -> NodeStatus:
+    return NodeStatus(
+        node=settings.node,
+        role=role,
+        state=state,
+        at=at,
+        started_at=started_at,
+        capacity=dict(capacity or {}),
+        versions={"vigil": _version(), "python": platform.python_version()},
+    )
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("vigil-mesh")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+@dataclass(slots=True)
+class Figures:
+    """What a role adds to its health.
+
+    Attributes:
+        queues: messages that wait now, by queue.
+        drops: messages dropped since the start, by queue.
+        counts: everything else that is counted since the start.
+    """
+
+    queues: dict[str, int] = field(default_factory=dict)
+    drops: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+class Presence:
+    """Birth, health every 5 s, and goodbye of a process.
+
+    Args:
+        bus: started or not.
+        settings: the site's settings.
+        role: the process's role.
+        capacity: what it can do.
+        figures: called for each report.
+        clock: time.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        settings: Settings,
+        role: str,
+        *,
+        capacity: Mapping[str, float] | None = None,
+        figures: Callable[[], Figures] = Figures,
+        clock: Clock | None = None,
+    ) -> None:
+        self._bus = bus
+        self._settings = settings
+        self._role = role
+        self._capacity = dict(capacity or {})
+        self._figures = figures
+        self._clock: Clock = clock or SystemClock()
+        self._started_at = self._clock.now()
+        self._started_s = self._clock.monotonic_s()
+        self._process = psutil.Process(os.getpid())
+        self._stop = threading.Event()
+        self._thread = Supervised("health", self._report_and_wait, stop=self._stop, clock=self._clock)
+
+    def start(self) -> None:
+        """Publish the birth and begin to report."""
+        self._publish_status("online")
+        self._process.cpu_percent()
+        self._thread.start()
+
+    def close(self) -> None:
+        """Publish the last report and the goodbye."""
+        self._stop.set()
+        self._thread.join(1.0)
+        self.report()
+        self._publish_status("offline")
+
+    def _publish_status(self, state: Literal["online", "offline"]) -> None:
+        settings, role = self._settings, self._role
+        status = _status(
+            settings, role, state, at=self._clock.now(), started_at=self._started_at, capacity=self._capacity
+        )
+        self._bus.publish(NODE_STATUS.at(settings.site, node=settings.node, role=role), status)
+
+    def _report_and_wait(self) -> None:
+        self.report()
+        self._clock.wait(self._stop, HEALTH_INTERVAL_S)
+
+    def report(self) -> None:
+        """Publish one health report now."""
+        figures = self._figures()
+        numbers = self._bus.statistics()
+        health = NodeHealth(
+            node=self._settings.node,
+            role=self._role,
+            at=self._clock.now(),
+            uptime_s=round(self._clock.monotonic_s() - self._started_s, 3),
+            cpu_percent=self._process.cpu_percent(),
+            memory_bytes=self._process.memory_info().rss,
+            disk_free_bytes=_disk_free_bytes(self._settings.state_dir),
+            temperature_c=_temperature_c(),
+            queues={"outbox": numbers.outbox_rows, **figures.queues},
+            drops={"frames_unsent": numbers.frames_dropped, "rejected": numbers.rejected, **figures.drops},
+            counts={
+                "connections": numbers.connections,
+                "received": numbers.received,
+                "resent": numbers.resent,
+                **{f"published_{name}": count for name, count in numbers.published.items()},
+                **figures.counts,
+            },
+        )
+        self._bus.publish(NODE_HEALTH.at(self._settings.site, node=self._settings.node, role=self._role), health)
+
+
+def _disk_free_bytes(folder: Path) -> int:
+    place = next((p for p in (folder, *folder.parents) if p.exists()), Path("/"))
+    return psutil.disk_usage(str(place)).free
+
+
+def _temperature_c() -> float | None:
+    read = getattr(psutil, "sensors_temperatures", None)
+    if read is None:
+        return None
+    zones = read()
+    for name in ("cpu_thermal", "coretemp", "k10temp"):
+        if zones.get(name):
+            return float(zones[name][0].current)
+    return None

@@ -1,0 +1,353 @@
+"""The contract: every topic of the bus, as one table.
+
+This is the only place that spells a topic. Topic strings and filters, the limits of payloads, `vigil topics`,
+``docs/topics.md`` and the AsyncAPI document are derived from :data:`CONTRACT`.
+
+The root is ``vigil/v1/{site}``. A camera's topics do not name its node, so that a camera can move to another node
+and its subscribers never notice. Every topic has one writing role.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+
+from broker import messages
+from config.errors import BadPayloadError
+from config.names import check_name, check_role
+
+__all__ = [
+    "CAMERA_DETECTIONS",
+    "CAMERA_ESCALATION",
+    "CAMERA_EVIDENCE",
+    "CAMERA_FRAME",
+    "CAMERA_MOTION",
+    "CAMERA_MOTION_ACTIVE",
+    "CAMERA_MOTION_OPEN",
+    "CAMERA_OWNER",
+    "CAMERA_SET",
+    "CAMERA_SNAPSHOT",
+    "CAMERA_STATE",
+    "CAMERA_TRACK",
+    "CAMERA_TRACK_OPEN",
+    "CONTRACT",
+    "MODEL",
+    "NODE_COMMAND",
+    "NODE_HEALTH",
+    "NODE_REPLY",
+    "NODE_STATUS",
+    "RECEIPT",
+    "REGISTRY_CAMERA",
+    "REJECT",
+    "DeliveryClass",
+    "PayloadKind",
+    "Topic",
+    "TopicSpec",
+    "everything",
+    "origin_of",
+    "parse_topic",
+]
+
+ROOT = "vigil/v1"
+_KIB = 1024
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+class DeliveryClass(StrEnum):
+    """What the bus promises for a topic."""
+
+    FRAME = "frame"
+    """Latest wins: bounded by bytes in flight, older ones dropped and counted."""
+    STATE = "state"
+    """The latest is kept by the broker and published again after every reconnect."""
+    EVENT = "event"
+    """In the sender's outbox on disk until the broker's PUBACK."""
+    DURABLE = "durable"
+    """In the sender's outbox on disk until the bridge's receipt; sent again with the same id."""
+    COMMAND = "command"
+    """QoS 2, deduplicated by correlation id, always answered."""
+    REPLY = "reply"
+    """QoS 1, not stored: who asked asks again."""
+
+
+class PayloadKind(StrEnum):
+    """How the payload is written."""
+
+    JSON = "application/json"
+    JPEG = "image/jpeg"
+    TEXT = "text/plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One topic of one site.
+
+    Attributes:
+        spec: its line of the contract.
+        site: the site.
+        params: the values of the pattern's placeholders.
+    """
+
+    spec: TopicSpec
+    site: str
+    params: Mapping[str, str] = field(hash=False)
+
+    def __str__(self) -> str:
+        """The topic as the broker knows it."""
+        return f"{ROOT}/{self.site}/{self.spec.fill(self.params)}"
+
+    @property
+    def camera(self) -> str:
+        """The camera's name; empty where the topic has none."""
+        return self.params.get("camera", "")
+
+
+@dataclass(frozen=True)
+class TopicSpec:
+    """One line of the contract.
+
+    Attributes:
+        pattern: below the root, with placeholders.
+        payload: the struct, or None for a JPEG or plain text.
+        kind: how the payload is written.
+        delivery: what the bus promises; QoS and retain follow from it.
+        writer: the role that writes it.
+        readers: who reads it.
+        max_bytes: the largest payload that a reader takes.
+        about: one line for the documentation.
+    """
+
+    pattern: str
+    payload: type[messages.Message] | None
+    delivery: DeliveryClass
+    writer: str
+    readers: str
+    about: str
+    kind: PayloadKind = PayloadKind.JSON
+    max_bytes: int = 64 * _KIB
+
+    @cached_property
+    def name(self) -> str:
+        """The line's name, as configuration and documents call it: ``camera_motion_active``."""
+        levels = [level for level in self.pattern.split("/") if not level.startswith("{")]
+        return "_".join(levels)
+
+    @property
+    def qos(self) -> int:
+        """Quality of service, unless the configuration says otherwise."""
+        return {DeliveryClass.FRAME: 0, DeliveryClass.COMMAND: 2}.get(self.delivery, 1)
+
+    @property
+    def retain(self) -> bool:
+        """Whether the broker keeps the last message, unless the configuration says otherwise."""
+        return self.delivery is DeliveryClass.STATE
+
+    @cached_property
+    def placeholders(self) -> tuple[str, ...]:
+        """The placeholders in order."""
+        return tuple(_PLACEHOLDER.findall(self.pattern))
+
+    @cached_property
+    def expression(self) -> re.Pattern[str]:
+        """Matches what stands below the site."""
+        quoted = _PLACEHOLDER.sub(r"(?P<\1>[^/]+)", self.pattern)
+        return re.compile(quoted)
+
+    def at(self, site: str, **params: str) -> Topic:
+        """The topic for these names.
+
+        Raises:
+            ValueError: a name is missing, unknown, or cannot be a level of a topic.
+        """
+        if set(params) != set(self.placeholders):
+            raise ValueError(f"{self.pattern} takes {self.placeholders}, not {tuple(params)}")
+        check_name(site)
+        for placeholder, value in params.items():
+            _check_level(placeholder, value)
+        return Topic(self, site, params)
+
+    def topic_filter(self, site: str = "+", **params: str) -> str:
+        """The MQTT topic filter for these names; a placeholder that is left out matches everything."""
+        wanted = dict.fromkeys(self.placeholders, "+") | params
+        return f"{ROOT}/{site}/{self.fill(wanted)}"
+
+    def fill(self, params: Mapping[str, str]) -> str:
+        """The pattern with the placeholders replaced."""
+        return _PLACEHOLDER.sub(lambda match: params[match.group(1)], self.pattern)
+
+
+def _check_level(placeholder: str, value: str) -> None:
+    if placeholder == "role":
+        check_role(value)
+    elif placeholder == "origin":
+        node, _, role = value.partition(".")
+        check_name(node)
+        check_role(role)
+    else:
+        check_name(value)
+
+
+def origin_of(node: str, role: str) -> str:
+    """The origin of a process: ``{node}.{role}``."""
+    return f"{check_name(node)}.{check_role(role)}"
+
+
+CAMERA_STATE = TopicSpec(
+    "camera/{camera}/state", messages.CameraState, DeliveryClass.STATE, "edge", "all",
+    "Online, offline or in error; owner node, mode, frame rate, size, last error.",
+)  # fmt: skip
+CAMERA_FRAME = TopicSpec(
+    "camera/{camera}/frame", None, DeliveryClass.FRAME, "edge", "detector, dashboards",
+    "One picture: a JPEG that any viewer opens, with FrameMeta as JSON in its comment segment.",
+    kind=PayloadKind.JPEG, max_bytes=16 * _KIB * _KIB,
+)  # fmt: skip
+CAMERA_SNAPSHOT = TopicSpec(
+    "camera/{camera}/snapshot", None, DeliveryClass.STATE, "edge", "dashboards",
+    "One picture on request or schedule, with FrameMeta in its comment segment.",
+    kind=PayloadKind.JPEG, max_bytes=16 * _KIB * _KIB,
+)  # fmt: skip
+CAMERA_MOTION = TopicSpec(
+    "camera/{camera}/motion", messages.MotionEvent, DeliveryClass.EVENT, "edge", "all",
+    "Movement starts, goes on (at most once a second) or ends.",
+)  # fmt: skip
+CAMERA_MOTION_ACTIVE = TopicSpec(
+    "camera/{camera}/motion/active", None, DeliveryClass.STATE, "edge", "dashboards",
+    "ON while something moves, else OFF; bare text.",
+    kind=PayloadKind.TEXT, max_bytes=8,
+)  # fmt: skip
+CAMERA_MOTION_OPEN = TopicSpec(
+    "camera/{camera}/motion/open", messages.OpenEvents, DeliveryClass.STATE, "edge", "all",
+    "Movements that are open now, so that a restart leaves nothing stuck.",
+)  # fmt: skip
+CAMERA_DETECTIONS = TopicSpec(
+    "camera/{camera}/detections", messages.Detections, DeliveryClass.FRAME, "detector", "all",
+    "Scores of one frame: worker, model hash, latencies, boxes; also when nothing was found.",
+    max_bytes=256 * _KIB,
+)  # fmt: skip
+CAMERA_TRACK = TopicSpec(
+    "camera/{camera}/track", messages.TrackEvent, DeliveryClass.EVENT, "detector", "all",
+    "An object over time starts, goes on or ends.",
+)  # fmt: skip
+CAMERA_TRACK_OPEN = TopicSpec(
+    "camera/{camera}/track/open", messages.OpenEvents, DeliveryClass.STATE, "detector", "all",
+    "Tracks that are open now.",
+)  # fmt: skip
+CAMERA_ESCALATION = TopicSpec(
+    "camera/{camera}/escalation/{origin}", messages.Escalation, DeliveryClass.DURABLE,
+    "detector, edge", "bridge, all",
+    "Something a person should know, with its picture.",
+    max_bytes=1024 * _KIB,
+)  # fmt: skip
+CAMERA_EVIDENCE = TopicSpec(
+    "camera/{camera}/evidence", None, DeliveryClass.STATE, "detector", "dashboards",
+    "The annotated picture of the last escalation.",
+    kind=PayloadKind.JPEG, max_bytes=4 * _KIB * _KIB,
+)  # fmt: skip
+RECEIPT = TopicSpec(
+    "receipt/{origin}", messages.Receipt, DeliveryClass.REPLY, "bridge", "who raised it",
+    "The sink has this escalation; not stored, since the sender asks again by sending again.",
+)  # fmt: skip
+CAMERA_OWNER = TopicSpec(
+    "camera/{camera}/owner", messages.CameraOwner, DeliveryClass.STATE, "detector", "all",
+    "The worker that scores this camera, and its epoch.",
+)  # fmt: skip
+CAMERA_SET = TopicSpec(
+    "camera/{camera}/set/{property}", messages.CommandValue, DeliveryClass.COMMAND,
+    "people, Home Assistant, fleet", "edge",
+    "A wanted value: mode, privacy, detection, recording, snapshot, clip.",
+)  # fmt: skip
+NODE_STATUS = TopicSpec(
+    "node/{node}/{role}/status", messages.NodeStatus, DeliveryClass.STATE, "that process", "all",
+    "A process is there; its will says that it is not.",
+)  # fmt: skip
+NODE_HEALTH = TopicSpec(
+    "node/{node}/{role}/health", messages.NodeHealth, DeliveryClass.FRAME, "that process", "all",
+    "CPU, memory, temperature, disk, queue depths, drops.",
+)  # fmt: skip
+NODE_COMMAND = TopicSpec(
+    "node/{node}/{role}/command", messages.Command, DeliveryClass.COMMAND, "people, cloud",
+    "that process",
+    "An order to a process, with a correlation id.",
+)  # fmt: skip
+NODE_REPLY = TopicSpec(
+    "node/{node}/{role}/reply", messages.Reply, DeliveryClass.REPLY, "that process", "people, cloud",
+    "The answer to an order.",
+)  # fmt: skip
+REGISTRY_CAMERA = TopicSpec(
+    "registry/camera/{camera}", messages.CameraDocument, DeliveryClass.STATE, "fleet",
+    "edge, detector",
+    "What the site says of a camera.",
+)  # fmt: skip
+MODEL = TopicSpec(
+    "model/{name}", messages.ModelManifest, DeliveryClass.STATE, "fleet", "detector, edge",
+    "A model that workers may use: version, hash, size, address, labels.",
+)  # fmt: skip
+REJECT = TopicSpec(
+    "reject/{origin}", messages.Reject, DeliveryClass.REPLY, "that process", "all",
+    "A message that this process could not use, and why; at most one a second, with a count.",
+)  # fmt: skip
+
+CONTRACT: tuple[TopicSpec, ...] = (
+    CAMERA_STATE,
+    CAMERA_FRAME,
+    CAMERA_SNAPSHOT,
+    CAMERA_MOTION,
+    CAMERA_MOTION_ACTIVE,
+    CAMERA_MOTION_OPEN,
+    CAMERA_DETECTIONS,
+    CAMERA_TRACK,
+    CAMERA_TRACK_OPEN,
+    CAMERA_ESCALATION,
+    CAMERA_EVIDENCE,
+    RECEIPT,
+    CAMERA_OWNER,
+    CAMERA_SET,
+    NODE_STATUS,
+    NODE_HEALTH,
+    NODE_COMMAND,
+    NODE_REPLY,
+    REGISTRY_CAMERA,
+    MODEL,
+    REJECT,
+)
+"""Every topic, in the order in which documents list them."""
+
+
+def everything(site: str = "+") -> str:
+    """The filter that matches every topic of a site."""
+    return f"{ROOT}/{site}/#"
+
+
+def parse_topic(text: str) -> Topic:
+    """Find the contract's line for a topic as the broker knows it.
+
+    Raises:
+        BadPayloadError: it is no topic of this contract, or a level is not a name.
+    """
+    prefix = f"{ROOT}/"
+    site, _, below = text.removeprefix(prefix).partition("/")
+    if text.startswith(prefix) and below:
+        for spec, match in _matches(below):
+            topic = Topic(spec, site, match.groupdict())
+            _check_levels(topic, text)
+            return topic
+    raise BadPayloadError("not a topic of this contract; `vigil topics` lists them", topic=text[:256])
+
+
+def _matches(below: str) -> Iterator[tuple[TopicSpec, re.Match[str]]]:
+    for spec in CONTRACT:
+        match = spec.expression.fullmatch(below)
+        if match is not None:
+            yield spec, match
+
+
+def _check_levels(topic: Topic, text: str) -> None:
+    try:
+        check_name(topic.site)
+        for placeholder, value in topic.params.items():
+            _check_level(placeholder, value)
+    except ValueError as error:
+        raise BadPayloadError(f"not a topic of this contract: {error}", topic=text[:256]) from error

@@ -1,0 +1,245 @@
+"""The settings of a site: one frozen model, one sub-model a component.
+
+Where a value comes from, the first that has it wins: a flag of the command line, the environment
+(``VIGIL_BUS__URL`` for ``bus.url``), the site file, the default here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from config.log import LogFormat, LogLevel
+from config.names import Name, this_node
+
+__all__ = [
+    "BridgeSettings",
+    "BrokerSettings",
+    "BusSettings",
+    "CameraSettings",
+    "ConsoleSettings",
+    "DeliveryOverride",
+    "DetectorSettings",
+    "EdgeSettings",
+    "KafkaSettings",
+    "LogSettings",
+    "OutboxSettings",
+    "PresenceRule",
+    "Settings",
+    "default_state_dir",
+]
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+def default_state_dir() -> Path:
+    """Where outboxes, journals and logs of this user live."""
+    return Path(platformdirs.user_state_dir("vigil", appauthor=False))
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class LogSettings(_Section):
+    """Logs of every process."""
+
+    level: LogLevel = "info"
+    """The least level that is written."""
+    style: LogFormat = "auto"
+    """``json``, ``text``, or ``auto``: text on a terminal and JSON elsewhere."""
+
+
+class DeliveryOverride(_Section):
+    """QoS and retain of one topic, in place of the contract's."""
+
+    qos: Literal[0, 1, 2] | None = None
+    """Quality of service; empty keeps the contract's."""
+    retain: bool | None = None
+    """Whether the broker keeps the last message; empty keeps the contract's."""
+
+
+class OutboxSettings(_Section):
+    """The disk queue of events and escalations that are not yet confirmed."""
+
+    rows_max: int = Field(default=200_000, ge=100)
+    """Messages it holds before a publish is refused."""
+    bytes_max: int = Field(default=2_000_000_000, ge=1_000_000)
+    """Bytes it holds before a publish is refused."""
+    window: int = Field(default=64, ge=1, le=10_000)
+    """Messages that may be on their way at one time."""
+    resend_after_s: float = Field(default=10.0, ge=0.5, le=3600)
+    """Seconds without a receipt after which an escalation is sent again, under the same id."""
+
+
+class BusSettings(_Section):
+    """How a process reaches the broker."""
+
+    url: str = Field(default="mqtt://127.0.0.1:1883", pattern=r"^mqtts?://[^/\s]+$")
+    """``mqtt://HOST:PORT``, or ``mqtts://`` for TLS."""
+    protocol: Literal["auto", "5", "3.1.1"] = "auto"
+    """MQTT version; ``auto`` tries 5 and falls back to 3.1.1."""
+    username: str | None = None
+    """User name, where the broker asks for one."""
+    password: SecretStr | None = None
+    """Password; better given as VIGIL_BUS__PASSWORD than in a file."""
+    keepalive_s: int = Field(default=20, ge=2, le=3600)
+    """Seconds of silence after which each side checks the other."""
+    connect_timeout_s: float = Field(default=5.0, ge=0.2, le=60)
+    """Seconds to wait for a TCP connection and for the broker's answer."""
+    frame_bytes_in_flight_max: int = Field(default=4_000_000, ge=100_000)
+    """Bytes of frames that may wait for the network; older frames of a camera make way for newer ones."""
+    frame_bytes_max: int = Field(default=1_900_000, ge=10_000, le=250_000_000)
+    """The largest frame that is sent. Mosquitto 2.1 disconnects a client above 2,000,000 bytes by default."""
+    outbox: OutboxSettings = OutboxSettings()
+    """The disk queue."""
+    delivery: dict[str, DeliveryOverride] = {}
+    """QoS and retain by topic name as `vigil topics` lists them, such as ``camera_motion``."""
+
+
+class BrokerSettings(_Section):
+    """The broker that Vigil runs itself."""
+
+    engine: Literal["embedded", "mosquitto"] = "embedded"
+    """``embedded`` is amqtt inside this process; ``mosquitto`` is a supervised Mosquitto."""
+    host: str = "127.0.0.1"
+    """Address to listen on. The embedded broker is made for loopback."""
+    port: int = Field(default=1883, ge=1, le=65535)
+    """TCP port."""
+
+
+class CameraSettings(_Section):
+    """One camera."""
+
+    source: str = Field(default="synthetic:street", min_length=3)
+    """``synthetic:street?seed=1``, or ``file:PATH?pace=max``."""
+    idle_fps: float = Field(default=1.0, gt=0, le=60)
+    """Frames a second that are sent while nothing moves."""
+    motion_fps: float = Field(default=5.0, gt=0, le=60)
+    """Frames a second that are sent while something moves."""
+    jpeg_quality: int = Field(default=80, ge=10, le=100)
+    """JPEG quality of the frames."""
+    motion_hold_s: float = Field(default=3.0, ge=0.2, le=600)
+    """Seconds without movement after which a motion event ends."""
+    sensitivity: Fraction = 0.5
+    """How little movement is motion; 0 the least sensitive, 1 the most."""
+
+
+class EdgeSettings(_Section):
+    """The node that watches cameras."""
+
+    stall_timeout_s: float = Field(default=5.0, ge=0.5, le=600)
+    """Seconds without a picture after which a camera is rebuilt."""
+
+
+class PresenceRule(_Section):
+    """Somebody, or something, is there: seen in `hits` of the last `window` scored frames."""
+
+    kind: Literal["presence"] = "presence"
+    """The kind of rule."""
+    label: str = "person"
+    """The label that counts."""
+    min_score: Fraction = 0.5
+    """The least score that counts. HOG and YOLOX scores are both on 0 to 1, but not the same measure."""
+    hits: int = Field(default=3, ge=1, le=100)
+    """Frames in which it must be seen,"""
+    window: int = Field(default=5, ge=1, le=100)
+    """of this many last frames."""
+    cooldown_s: float = Field(default=10.0, ge=0, le=86_400)
+    """Seconds after an escalation in which the same rule stays quiet for the same camera."""
+    severity: Literal["info", "warning", "critical"] = "warning"
+    """Severity of its escalations."""
+    cameras: tuple[Name, ...] = ()
+    """Cameras it watches; empty means all."""
+
+
+class DetectorSettings(_Section):
+    """The worker that scores frames."""
+
+    model: Path | None = None
+    """A YOLOX model file (.onnx). Empty: the model cache, else the HOG people detector."""
+    labels: Path | None = None
+    """A file with one label a line, where the model does not bring its own; default COCO's 80."""
+    min_score: Fraction = 0.35
+    """Detections below this are not published."""
+    nms_iou: Fraction = 0.45
+    """Boxes of one label that overlap more than this are one object."""
+    batch_max: int = Field(default=8, ge=1, le=64)
+    """The most frames in one inference."""
+    threads: int = Field(default=0, ge=0, le=256)
+    """Threads of one inference; 0 lets the runtime choose."""
+    frame_age_max_s: float = Field(default=5.0, gt=0, le=3600)
+    """Frames older than this when they reach the model are dropped, and counted."""
+    evidence_bytes_max: int = Field(default=150_000, ge=5_000, le=600_000)
+    """The largest picture inside an escalation; larger ones are encoded smaller."""
+    rules: dict[Name, PresenceRule] = {"presence": PresenceRule()}
+    """Rules by name."""
+
+
+class KafkaSettings(_Section):
+    """The Kafka that escalations go to."""
+
+    bootstrap: str = Field(pattern=r"^[^\s,]+:\d+(,[^\s,]+:\d+)*$")
+    """``HOST:PORT``, several separated by commas."""
+    topic: str = Field(default="vigil.escalations", pattern=r"^[A-Za-z0-9._-]{1,249}$")
+    """The topic that escalations are written to."""
+    connect_timeout_s: float = Field(default=10.0, ge=0.5, le=300)
+    """Seconds to wait at start for the cluster to answer."""
+
+
+class BridgeSettings(_Section):
+    """The way out: escalations into the journal, or into Kafka."""
+
+    kafka: KafkaSettings | None = None
+    """Where Kafka is; empty means the journal."""
+    journal: Path | None = None
+    """The journal's file; default ``journal.db`` in the state folder."""
+
+
+class ConsoleSettings(_Section):
+    """The web page."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(default=8126, ge=1, le=65535)
+    """TCP port."""
+
+
+class Settings(BaseSettings):
+    """Everything a site file may say."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        env_prefix="VIGIL_",
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+    )
+
+    site: Name = "home"
+    """The site's name, a level of every topic."""
+    node: Name = Field(default_factory=this_node)
+    """This machine's name, a level of the topics of its processes; default the host name."""
+    state_dir: Path = Field(default_factory=default_state_dir)
+    """Where this machine keeps outboxes and the journal."""
+    log: LogSettings = LogSettings()
+    """Logs."""
+    bus: BusSettings = BusSettings()
+    """The way to the broker."""
+    broker: BrokerSettings = BrokerSettings()
+    """The broker that Vigil runs itself."""
+    cameras: dict[Name, CameraSettings] = {}
+    """Cameras by name."""
+    edge: EdgeSettings = EdgeSettings()
+    """The node that watches cameras."""
+    detector: DetectorSettings = DetectorSettings()
+    """The worker that scores frames."""
+    bridge: BridgeSettings = BridgeSettings()
+    """The way out."""
+    console: ConsoleSettings = ConsoleSettings()
+    """The web page."""

@@ -1,0 +1,159 @@
+"""Reading the settings: the site file, the environment and the flags, with errors that name file and line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource
+
+from config.errors import ConfigError
+from config.settings import Settings
+
+__all__ = ["check_settings", "load_settings"]
+
+
+def load_settings(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read the settings of this process.
+
+    Args:
+        file: the site file (YAML), or None for none.
+        overrides: what the command line's flags say, nested like the settings.
+
+    Raises:
+        ConfigError: the first thing that is wrong, with field, file and line.
+    """
+    settings, errors = check_settings(file, overrides)
+    if settings is None:
+        raise errors[0]
+    return settings
+
+
+def check_settings(
+    file: Path | None = None, overrides: Mapping[str, Any] | None = None
+) -> tuple[Settings | None, list[ConfigError]]:
+    """Read the settings and collect everything that is wrong with them.
+
+    Returns:
+        The settings and no errors, or None and at least one error.
+    """
+    try:
+        root = _parse(file) if file is not None else None
+        document = _construct(root, file)
+    except ConfigError as error:
+        return None, [error]
+    try:
+        return _layered(document)(**dict(overrides or {})), []
+    except ValidationError as error:
+        return None, [_explain(details, root, file) for details in error.errors(include_url=False)]
+
+
+def _layered(document: dict[str, Any]) -> type[Settings]:
+    class LayeredSettings(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            del dotenv_settings
+            return (
+                init_settings,
+                env_settings,
+                file_secret_settings,
+                InitSettingsSource(settings_cls, init_kwargs=document),
+            )
+
+    return LayeredSettings
+
+
+def _parse(file: Path) -> yaml.Node | None:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError("there is no such file; give another with --config", file=file) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}", file=file) from error
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise ConfigError(f"not valid YAML: {problem}", file=file, line=mark.line + 1 if mark else None) from error
+
+
+def _construct(root: yaml.Node | None, file: Path | None) -> dict[str, Any]:
+    if root is None:
+        return {}
+    if not isinstance(root, yaml.MappingNode):
+        raise ConfigError("the site file must be a mapping such as 'site: home'", file=file, line=1)
+    loader = yaml.SafeLoader("")
+    try:
+        return dict(loader.construct_document(root))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise ConfigError(f"not valid YAML: {error}", file=file, line=mark.line + 1 if mark else None) from error
+
+
+def _explain(details: ErrorDetails, root: yaml.Node | None, file: Path | None) -> ConfigError:
+    location = [str(part) for part in details["loc"] if part != "[key]"]
+    line = _line_of(root, location) if root is not None else None
+    field = ".".join(location) or "the settings"
+    message = _reason(details, location)
+    if line is None:
+        return ConfigError(f"{message} (from a flag or the environment)" if file else message, field=field)
+    return ConfigError(message, field=field, file=file, line=line)
+
+
+def _reason(details: ErrorDetails, location: Sequence[str]) -> str:
+    if details["type"] == "extra_forbidden":
+        known = _fields_at(location[:-1])
+        near = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+        return f"unknown key; {hint}"
+    message = details["msg"].removeprefix("Value error, ")
+    shown = details.get("input")
+    if isinstance(shown, str | int | float | bool) and repr(shown) not in message and "password" not in location:
+        return f"{message}, not {shown!r}"
+    return message
+
+
+def _fields_at(location: Sequence[str]) -> list[str]:
+    model: type[BaseModel] | None = Settings
+    names = iter(location)
+    for name in names:
+        field = model.model_fields.get(name) if model is not None else None
+        if field is None:
+            return []
+        annotation = field.annotation
+        if get_origin(annotation) is dict:
+            next(names, None)
+            annotation = get_args(annotation)[1]
+        options = [annotation, *get_args(annotation)]
+        model = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+    return sorted(model.model_fields) if model is not None else []
+
+
+def _line_of(node: yaml.Node, location: Sequence[str]) -> int | None:
+    """The 1-based line of the deepest part of `location` that stands in the document; None when none does."""
+    line: int | None = None
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((k, v) for k, v in node.value if k.value == part), None)
+            if found is None:
+                break
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and part.isdigit() and int(part) < len(node.value):
+            node = node.value[int(part)]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line

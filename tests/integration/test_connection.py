@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker._paho import paho_transports
+from broker.bus import Bus
+from broker.doctor import examine
+from broker.transport import Inbound, Outbound, Transport, TransportEvents
+from config.errors import ConfigError, PermanentError, TransientError
+from config.settings import BusSettings, Settings
+from tests.support.embedded import EmbeddedBroker
+from tests.support.mosquitto import Mosquitto
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
+
+NOTHING = TransportEvents(lambda _message: None, lambda _number: None)
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[EmbeddedBroker]:
+    with EmbeddedBroker(tmp_path) as broker:
+        yield broker
+
+
+def test_a_broker_without_mqtt_5_is_spoken_to_in_3_1_1(embedded: EmbeddedBroker) -> None:
+    bus = Bus(
+        site="home",
+        origin="n.edge",
+        transports=paho_transports(BusSettings(url=embedded.url), client_id="c", persistent=False),
+    )
+    bus.start()
+    assert bus.wait_connected(10)
+    bus.close()
+
+
+def test_wrong_credentials_stop_the_retries_and_say_so(tmp_path: Path) -> None:
+    passwords = tmp_path / "passwords"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", str(passwords), "edge", "right"], check=True)
+    passwords.chmod(0o644)
+    settings = ["allow_anonymous false", f"password_file {passwords}"]
+    folder = tmp_path / "mosquitto"
+    folder.mkdir()
+    with Mosquitto(folder, settings=settings) as server:
+        told: list[Exception] = []
+        wrong = BusSettings(url=server.url, username="edge", password="wrong")
+        bus = Bus(
+            site="home",
+            origin="n.edge",
+            transports=paho_transports(wrong, client_id="c", persistent=False),
+            on_fatal=told.append,
+        )
+        bus.start()
+        wait_until(lambda: told)
+        assert isinstance(told[0], PermanentError)
+        assert "check bus.username and VIGIL_BUS__PASSWORD" in str(told[0])
+        assert "wrong" not in str(told[0])
+        bus.close()
+
+
+def test_nobody_there_and_somebody_silent_are_told_apart() -> None:
+    with pytest.raises(TransientError, match="no broker at"):
+        paho_transports(BusSettings(url=f"mqtt://127.0.0.1:{free_port()}"), client_id="c", persistent=False)(
+            NOTHING, None
+        ).open()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings = BusSettings(url=f"mqtt://127.0.0.1:{silent.getsockname()[1]}", connect_timeout_s=0.3)
+        with pytest.raises(TransientError, match="does not answer as an MQTT broker"):
+            paho_transports(settings, client_id="c", persistent=False)(NOTHING, None).open()
+
+
+@pytest.mark.parametrize("url", ["mqtt://user:secret@host:1", "mqtt://host:99999", "mqtt://:1883"])
+def test_an_unusable_address_is_a_configuration_error(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"bus\.url"):
+        paho_transports(BusSettings(url=url), client_id="c", persistent=False)
+
+
+def test_an_acknowledgement_of_a_lost_session_confirms_nothing_newer(tmp_path: Path) -> None:
+    """paho would send PUBACK for the same number, which by then is another message's."""
+    folder = tmp_path / "mosquitto"
+    folder.mkdir()
+    with Mosquitto(folder) as server:
+        settings = BusSettings(url=server.url, protocol="5")
+        make = paho_transports(settings, client_id="reader", persistent=True)
+        held: list[Inbound] = []
+
+        def connect() -> tuple[Transport, threading.Thread]:
+            transport = make(TransportEvents(held.append, lambda _number: None), None)
+            transport.open()
+            transport.subscribe([("t", 1)])
+            runner = threading.Thread(target=run, args=(transport,))
+            runner.start()
+            return transport, runner
+
+        def run(transport: Transport) -> None:
+            try:
+                transport.run()
+            except TransientError:
+                return
+
+        def publish(text: bytes) -> None:
+            done = threading.Event()
+            writer = paho_transports(settings, client_id="writer", persistent=False)(
+                TransportEvents(lambda _message: None, lambda _number: done.set()), None
+            )
+            writer.open()
+            runner = threading.Thread(target=writer.run)
+            runner.start()
+            writer.publish(Outbound("t", text, 1, retain=False))
+            assert done.wait(5)
+            writer.close()
+            runner.join(5)
+
+        first, first_runner = connect()
+        publish(b"old")
+        wait_until(lambda: len(held) == 1)
+        server.kill()
+        first_runner.join(5)
+        server.start()
+        second, second_runner = connect()
+        publish(b"new")
+        wait_until(lambda: len(held) == 2)
+        assert held[0].token == held[1].token
+        first.acknowledge(held[0])
+        second.close()
+        second_runner.join(5)
+        third, third_runner = connect()
+        wait_until(lambda: len(held) == 3)
+        assert held[2].payload == b"new"
+        third.close()
+        third_runner.join(5)
+
+
+def test_the_doctor_tells_a_broker_that_answers_from_one_that_does_not(
+    mosquitto: Mosquitto, embedded: EmbeddedBroker, tmp_path: Path
+) -> None:
+    def findings(url: str) -> list[str]:
+        settings = Settings(bus=BusSettings(url=url, connect_timeout_s=1.0), state_dir=tmp_path)
+        return [f"{finding.level} {finding.subject} {finding.text}" for finding in examine(settings)]
+
+    assert any("speaks MQTT 5" in text for text in findings(mosquitto.url))
+    assert any("note protocol this broker has MQTT 3.1.1 only" in text for text in findings(embedded.url))
+    assert any(text.startswith("bad broker no broker at") for text in findings(f"mqtt://127.0.0.1:{free_port()}"))

@@ -1,0 +1,159 @@
+"""One Kafka node, broker and controller in one, that a test may kill."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.support.kafka.client import Kafka
+from tests.support.kafka.jars import jars_folder, java_program, why_no_kafka
+from tests.support.ports import free_port
+from tests.support.server import ServerProcess, start_on_free_port
+
+__all__ = ["KafkaServer"]
+
+_CLUSTER_ID = "vigil-test-cluster-id0"  # 16 bytes in base64, as the storage tool wants it
+_READY = "Kafka Server started"
+_JAVA_TIMEOUT_S = 60.0
+
+# Beyond the addresses, the settings of a single node (no replication), of a test (no wait for a second consumer) and
+# of a quick restart: by default a killed node waits 9 s until the controller believes in its death.
+_SETTINGS = """\
+process.roles=broker,controller
+node.id=1
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.quorum.bootstrap.servers=127.0.0.1:{controller_port}
+controller.quorum.election.timeout.ms=200
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=500
+log.dirs={folder}/records
+auto.create.topics.enable=false
+group.initial.rebalance.delay.ms=0
+offsets.topic.num.partitions=1
+offsets.topic.replication.factor=1
+share.coordinator.state.topic.num.partitions=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+transaction.state.log.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+"""
+
+
+class KafkaServer(Kafka):
+    """A Kafka of the test's own: `acks=all` survives `kill()`, though not a power loss (one node, no fsync).
+
+    Args:
+        folder: an empty folder for its configuration, log and records.
+        port: the port to listen on; without it any that is free, known after `start()`.
+    """
+
+    def __init__(self, folder: Path, *, port: int | None = None) -> None:
+        super().__init__()
+        self._folder = folder
+        self._port = port
+        self._server: ServerProcess | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id, for as long as it runs."""
+        return self._running().pid
+
+    def start(self) -> None:
+        """Start it, after the first time on the same port, and wait until it answers.
+
+        Raises:
+            ServerDiedError: it ended before; the message carries the end of its log.
+            JarsError: its jars cannot be fetched.
+        """
+        if self._server is not None:
+            self._server.start()
+        elif self._port is not None:
+            self._server = self._on_port(self._port)
+            self._server.start()
+        else:
+            self._server, self._port = start_on_free_port(self._on_port)
+        self.bootstrap = f"127.0.0.1:{self._port}"
+        self.topics()
+
+    def stop(self) -> None:
+        """End it with SIGTERM."""
+        self._running().stop()
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        self._running().kill()
+
+    def freeze(self) -> None:
+        """Stop its clock (SIGSTOP)."""
+        self._running().freeze()
+
+    def thaw(self) -> None:
+        """Let a frozen one go on."""
+        self._running().thaw()
+
+    def said(self) -> str:
+        """Its log since its last start."""
+        return self._running().said()
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """End it; its records go with their folder, so it need not tidy up."""
+        if self._server is not None:
+            self._server.kill()
+
+    def _running(self) -> ServerProcess:
+        assert self._server is not None, "this Kafka was never started"
+        return self._server
+
+    def _on_port(self, port: int) -> ServerProcess:
+        settings = self._folder / "server.properties"
+        settings.write_text(_SETTINGS.format(port=port, controller_port=free_port(), folder=self._folder))
+        if not (self._folder / "records").exists():
+            self._format(settings)
+        return ServerProcess(
+            self._java("kafka.Kafka", str(settings)),
+            log=self._folder / "kafka.log",
+            ready=_READY,
+            start_timeout_s=_JAVA_TIMEOUT_S,
+        )
+
+    def _format(self, settings: Path) -> None:
+        arguments = ["format", "--cluster-id", _CLUSTER_ID, "--standalone", "--config", str(settings)]
+        tool = subprocess.run(
+            self._java("kafka.tools.StorageTool", *arguments),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_JAVA_TIMEOUT_S,
+        )
+        assert tool.returncode == 0, f"Kafka's storage was not formatted:\n{tool.stdout[-2000:]}{tool.stderr[-2000:]}"
+
+    def _java(self, main_class: str, *arguments: str) -> list[str]:
+        java = java_program()
+        assert java is not None, why_no_kafka()
+        return [
+            java,
+            "-Xms128m",
+            "-Xmx512m",
+            "-XX:TieredStopAtLevel=1",  # up in 2.2 s instead of 3.6 s
+            f"-Djava.io.tmpdir={self._folder}",  # a killed one leaves its native libraries there
+            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+            "-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info",  # says `_READY`
+            "-Dorg.slf4j.simpleLogger.showDateTime=true",
+            *("-cp", f"{jars_folder()}/*"),
+            main_class,
+            *arguments,
+        ]

@@ -1,0 +1,63 @@
+"""Messages as a test needs them: complete, with only the interesting field given."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import msgspec
+from PIL import Image
+
+from broker.messages import CameraState, Escalation, FrameMeta, MotionEvent
+
+__all__ = ["AT", "camera_state", "escalation", "frame_meta", "jpeg", "motion"]
+
+M = TypeVar("M", bound=msgspec.Struct)
+AT = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+
+
+def _with(message: M, changes: dict[str, object]) -> M:
+    return msgspec.structs.replace(message, **changes)
+
+
+def camera_state(camera: str = "yard", **changes: object) -> CameraState:
+    """An online camera."""
+    return _with(CameraState(camera=camera, state="online", node="node-1", at=AT), changes)
+
+
+def frame_meta(camera: str = "yard", seq: int = 1, **changes: object) -> FrameMeta:
+    """Metadata of a 64 x 48 frame."""
+    return _with(FrameMeta(camera=camera, node="node-1", seq=seq, captured_at=AT, width=64, height=48), changes)
+
+
+def motion(event_id: str, camera: str = "yard", **changes: object) -> MotionEvent:
+    """The start of a movement."""
+    message = MotionEvent(id=event_id, motion_id="m-1", camera=camera, type="start", started_at=AT, at=AT)
+    return _with(message, changes)
+
+
+def escalation(event_id: str, camera: str = "yard", **changes: object) -> Escalation:
+    """Somebody is there."""
+    message = Escalation(
+        id=event_id,
+        camera=camera,
+        rule="presence",
+        kind="presence",
+        severity="warning",
+        summary=f"person at {camera}",
+        label="person",
+        score=0.9,
+        captured_at=AT,
+        raised_at=AT,
+        frame_seq=7,
+        worker="node-1.detector",
+    )
+    return _with(message, changes)
+
+
+def jpeg(width: int = 64, height: int = 48, colour: tuple[int, int, int] = (90, 120, 60)) -> bytes:
+    """A small real JPEG."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), colour).save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()

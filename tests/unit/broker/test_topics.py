@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker import topics
+from broker.memory import topic_matches
+from broker.topics import CONTRACT, DeliveryClass, PayloadKind, parse_topic
+from config.errors import BadPayloadError
+
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", fullmatch=True)
+ROLES = st.from_regex(r"[a-z][a-z0-9_-]{0,20}(\.[1-9][0-9]{0,2})?", fullmatch=True)
+
+
+def test_names_are_unique_and_lines_have_one_writer() -> None:
+    assert len({spec.name for spec in CONTRACT}) == len(CONTRACT)
+    assert all(spec.writer for spec in CONTRACT)
+
+
+def test_qos_and_retain_follow_from_the_class() -> None:
+    expected = {
+        DeliveryClass.FRAME: (0, False),
+        DeliveryClass.STATE: (1, True),
+        DeliveryClass.EVENT: (1, False),
+        DeliveryClass.DURABLE: (1, False),
+        DeliveryClass.COMMAND: (2, False),
+        DeliveryClass.REPLY: (1, False),
+    }
+    assert {spec.delivery: (spec.qos, spec.retain) for spec in CONTRACT} == expected
+
+
+def test_only_json_topics_have_a_struct() -> None:
+    for spec in CONTRACT:
+        assert (spec.payload is not None) == (spec.kind is PayloadKind.JSON), spec.name
+
+
+@given(site=NAMES, data=st.data())
+@pytest.mark.parametrize("spec", CONTRACT, ids=lambda spec: spec.name)
+def test_a_topic_is_read_as_it_was_written(spec: topics.TopicSpec, site: str, data: st.DataObject) -> None:
+    params = {}
+    for name in spec.placeholders:
+        if name == "role":
+            params[name] = data.draw(ROLES)
+        elif name == "origin":
+            params[name] = f"{data.draw(NAMES)}.{data.draw(ROLES)}"
+        else:
+            params[name] = data.draw(NAMES)
+    topic = spec.at(site, **params)
+    assert parse_topic(str(topic)) == topic
+    assert topic_matches(spec.topic_filter(), str(topic))
+    assert topic_matches(spec.topic_filter(site, **params), str(topic))
+    assert topic_matches(topics.everything(site), str(topic))
+
+
+@given(st.text(max_size=200))
+def test_a_hostile_topic_is_rejected_and_nothing_else(text: str) -> None:
+    for candidate in (text, f"vigil/v1/{text}", f"vigil/v1/home/camera/{text}/frame"):
+        try:
+            topic = parse_topic(candidate)
+        except BadPayloadError:
+            continue
+        assert str(topic) == candidate
+
+
+@pytest.mark.parametrize("name", ["a/b", "a+b", "#", "", " ", "ä", "x" * 64, "-a", "a b"])
+def test_a_name_that_cannot_be_a_level_is_refused_with_a_suggestion(name: str) -> None:
+    with pytest.raises(ValueError, match="is not a name"):
+        topics.CAMERA_FRAME.at("home", camera=name)
+
+
+def test_missing_and_unknown_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="takes"):
+        topics.CAMERA_FRAME.at("home")
+    with pytest.raises(ValueError, match="takes"):
+        topics.CAMERA_FRAME.at("home", camera="a", node="b")
+
+
+def test_topic_filters_match_as_the_standard_says() -> None:
+    assert topic_matches("a/+/c", "a/b/c")
+    assert topic_matches("a/#", "a")
+    assert topic_matches("a/#", "a/b/c")
+    assert not topic_matches("a/+", "a/b/c")
+    assert not topic_matches("a/b/c", "a/b")

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from config.errors import EXIT_CONFIG, ConfigError
+from config.sources import check_settings, load_settings
+
+
+@pytest.fixture
+def site_file(tmp_path: Path) -> Path:
+    return tmp_path / "vigil.yaml"
+
+
+def test_defaults_need_no_file() -> None:
+    settings = load_settings()
+    assert settings.site == "home"
+    assert settings.bus.url == "mqtt://127.0.0.1:1883"
+    assert settings.detector.rules["presence"].kind == "presence"
+
+
+def test_flags_win_over_the_environment_over_the_file_over_the_default(
+    site_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site_file.write_text("site: from-file\nbus: {keepalive_s: 30, connect_timeout_s: 7}\nbroker: {port: 1900}\n")
+    monkeypatch.setenv("VIGIL_BUS__KEEPALIVE_S", "31")
+    monkeypatch.setenv("VIGIL_BROKER__PORT", "1901")
+    settings = load_settings(site_file, {"broker": {"port": 1902}})
+    assert (settings.site, settings.broker.port) == ("from-file", 1902)
+    assert (settings.bus.keepalive_s, settings.bus.connect_timeout_s) == (31, 7)
+
+
+def test_every_error_is_told_with_file_and_line(site_file: Path) -> None:
+    site_file.write_text(
+        "site: home\n"
+        "detector:\n"
+        "  modle: x.onnx\n"
+        "cameras:\n"
+        "  front/door: {source: 'synthetic:street'}\n"
+        "  yard:\n"
+        "    idle_fps: 900\n"
+        "colour: red\n"
+    )
+    settings, errors = check_settings(site_file)
+    assert settings is None
+    text = "\n".join(sorted(str(error) for error in errors))
+    assert f"{site_file}:3: detector.modle: unknown key; did you mean 'model'?" in text
+    assert re.search(r"yaml:5: cameras\.front/door: .*try 'front-door'", text)
+    assert re.search(r"yaml:7: cameras\.yard\.idle_fps: .*900", text)
+    assert "yaml:8: colour: unknown key; known here: " in text
+    assert all(error.exit_code == EXIT_CONFIG for error in errors)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [("site: [", 1, "not valid YAML"), ("- a\n- b\n", 1, "must be a mapping"), ("a: 1\n b: 2\n", 2, "not valid YAML")],
+)
+def test_a_file_that_is_no_mapping_is_told_with_its_line(site_file: Path, text: str, line: int, message: str) -> None:
+    site_file.write_text(text)
+    with pytest.raises(ConfigError, match=message) as raised:
+        load_settings(site_file)
+    assert raised.value.line in (line, line + 1)
+
+
+def test_a_missing_file_is_told() -> None:
+    with pytest.raises(ConfigError, match="no such file; give another with --config"):
+        load_settings(Path("nowhere.yaml"))
+
+
+def test_an_error_from_the_environment_names_no_line(site_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site_file.write_text("site: home\n")
+    monkeypatch.setenv("VIGIL_BROKER__PORT", "many")
+    with pytest.raises(ConfigError, match=r"broker\.port: .*from a flag or the environment"):
+        load_settings(site_file)
+
+
+def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIGIL_BUS__PASSWORD", "hunter2")
+    assert "hunter2" not in repr(load_settings())
