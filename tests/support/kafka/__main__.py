@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import tempfile
 from pathlib import Path
 
 import click
 
-from tests.support.kafka.jars import why_no_kafka
+from tests.support.kafka.jars import JarsError, why_no_kafka
 from tests.support.kafka.server import KafkaServer
+from tests.support.server import PortTakenError, ServerDiedError
 
 
 @click.command
 @click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on; any free one without it.")
-@click.option("--topic", "topics", multiple=True, help="Create this topic; may be given again.")
-def main(port: int | None, topics: tuple[str, ...]) -> None:
+def main(port: int | None) -> None:
     """Run a real single-node Kafka, print its HOST:PORT, and end it on Ctrl-C or SIGTERM."""
     reason = why_no_kafka()
     if reason is not None:
         raise click.ClickException(reason)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with (
-        contextlib.suppress(KeyboardInterrupt),
-        tempfile.TemporaryDirectory(prefix="kafka-") as folder,
-        KafkaServer(Path(folder), port=port) as server,
-    ):
-        for topic in topics:
-            server.create_topic(topic)
-        click.echo(server.bootstrap)
-        signal.pause()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        with tempfile.TemporaryDirectory(prefix="kafka-") as folder, KafkaServer(Path(folder), port=port) as server:
+            click.echo(server.bootstrap)
+            signal.pause()
+    except KeyboardInterrupt:
+        return
+    except PortTakenError:
+        raise click.ClickException(f"port {port} is taken: choose another one with --port") from None
+    except (JarsError, ServerDiedError) as error:
+        raise click.ClickException(str(error)) from error
 
 
 if __name__ == "__main__":

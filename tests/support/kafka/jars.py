@@ -85,8 +85,16 @@ def _fetch(folder: Path) -> None:
         Path(scratch, "jars").rename(folder)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Fetch them, or say why not."""
     reason = why_no_kafka()
     if reason is not None:
         sys.exit(reason)
-    jars_folder()
+    try:
+        jars_folder()
+    except JarsError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
