@@ -33,7 +33,7 @@ def broker() -> None:
 @click.option("--port", type=click.IntRange(1, 65535), help="TCP port.  [default: 1883]")
 @click.pass_obj
 def run(load: Load, engine: str | None, host: str | None, port: int | None) -> None:
-    r"""Run a broker until it is stopped.
+    """Run a broker until it is stopped.
 
     The embedded one needs nothing but Python and is made for loopback. Mosquitto is what a site runs: its
     configuration is generated, and it is started again when it dies.
@@ -72,7 +72,7 @@ def run(load: Load, engine: str | None, host: str | None, port: int | None) -> N
 )
 @click.pass_obj
 def topics(load: Load, form: str | None, write: Path | None, check: Path | None) -> None:
-    r"""Print the contract: every topic, its payload, QoS, retain and delivery class.
+    """Print the contract: every topic, its payload, QoS, retain and delivery class.
 
     QoS and retain are those in force, overrides of the configuration included.
 
@@ -117,7 +117,7 @@ def _print_table(settings: Settings) -> None:
 @click.command()
 @click.pass_obj
 def doctor(load: Load) -> None:
-    r"""Check this machine and its broker, and say what to do about each finding.
+    """Check this machine and its broker, and say what to do about each finding.
 
     \b
     Examples:

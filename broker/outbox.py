@@ -13,12 +13,13 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Collection
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from config.errors import BacklogFullError, PermanentError
 
-__all__ = ["Outbox", "OutboxEntry", "OutboxStream", "event_id", "split_event_id"]
+__all__ = ["Backlog", "Outbox", "OutboxEntry", "OutboxStream", "event_id", "read_backlogs", "split_event_id"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS stream (
@@ -71,6 +72,21 @@ class OutboxStream:
     epoch: str
     last_seq: int
     waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How far a stream has come, and which of its messages nobody has confirmed.
+
+    Attributes:
+        last_seq: sequence of the newest message; as many messages were ever put in.
+        waiting: sequences of those that are not confirmed, ascending.
+    """
+
+    name: str
+    epoch: str
+    last_seq: int
+    waiting: tuple[int, ...]
 
 
 def event_id(origin: str, epoch: str, seq: int) -> str:
@@ -234,3 +250,22 @@ class Outbox:
         """Close the file; what waits stays for the next process."""
         with self._lock:
             self._db.close()
+
+
+def read_backlogs(path: Path) -> list[Backlog]:
+    """Look into an outbox, also while its process uses it; nothing in it is changed.
+
+    Raises:
+        PermanentError: the file cannot be read or is not an outbox.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)) as db:
+            db.execute("BEGIN")
+            streams = db.execute("SELECT name, epoch, last_seq FROM stream ORDER BY name").fetchall()
+            waiting = db.execute("SELECT stream, event_id FROM entry ORDER BY id").fetchall()
+    except sqlite3.Error as error:
+        raise PermanentError(f"outbox {path} cannot be read ({error})") from error
+    sequences: dict[str, list[int]] = {}
+    for stream, identity in waiting:
+        sequences.setdefault(stream, []).append(split_event_id(identity)[2])
+    return [Backlog(name, epoch, last, tuple(sorted(sequences.get(name, ())))) for name, epoch, last in streams]

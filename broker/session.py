@@ -26,15 +26,23 @@ from config.errors import ConfigError
 from config.settings import Settings
 from config.supervise import Supervised
 
-__all__ = ["Figures", "Presence", "connect", "listen", "outbox_path"]
+__all__ = ["Figures", "Presence", "connect", "find_outboxes", "listen", "outbox_path"]
 
 HEALTH_INTERVAL_S = 5.0
 """Seconds between two health reports. Source: the design, coordinator and agents ("status every 5 s")."""
+_CONNECT_CHECK_S = 0.5
 
 
 def outbox_path(settings: Settings, role: str) -> Path:
     """Where a role of this machine keeps its outbox."""
     return settings.state_dir / "outbox" / f"{settings.site}-{origin_of(settings.node, role)}.db"
+
+
+def find_outboxes(settings: Settings) -> dict[str, Path]:
+    """The outboxes of this site on this machine, by origin."""
+    prefix = f"{settings.site}-"
+    files = sorted((settings.state_dir / "outbox").glob(f"{prefix}*.db"))
+    return {file.stem.removeprefix(prefix): file for file in files}
 
 
 def connect(
@@ -205,8 +213,10 @@ class Presence:
         self._bus.publish(NODE_STATUS.at(settings.site, node=settings.node, role=role), status)
 
     def _report_and_wait(self) -> None:
-        self.report()
-        self._clock.wait(self._stop, HEALTH_INTERVAL_S)
+        # A report without a connection would be dropped, and counted as a drop.
+        if self._bus.wait_connected(_CONNECT_CHECK_S):
+            self.report()
+            self._clock.wait(self._stop, HEALTH_INTERVAL_S)
 
     def report(self) -> None:
         """Publish one health report now."""

@@ -1,0 +1,377 @@
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from bridge.kafka import EVENT_TYPE, KafkaSink, ensure_topic, read_event_ids
+from bridge.ledger import Ledger, read_quarantine
+from bridge.sink import Record, StoredAt
+from broker.messages import Escalation, Evidence, decode_json
+from config.errors import PermanentError, TransientError
+from config.settings import KafkaSettings
+from tests.integration.mock_kafka import INIT_PRODUCER_ID, PRODUCE, MockKafka
+from tests.support.kafka import Kafka, KafkaServer
+from tests.support.messages import jpeg
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
+from tests.unit.bridge.records import record
+
+pytestmark = pytest.mark.timeout(180)
+
+NOT_LEADER = 6
+MSG_SIZE_TOO_LARGE = 10
+NOT_ENOUGH_REPLICAS = 19
+TOPIC_AUTHORIZATION_FAILED = 29
+OUT_OF_ORDER_SEQUENCE = 45
+INVALID_RECORD = 87
+
+
+class Reports:
+    """What the sink said was durable, in the order in which it said so."""
+
+    def __init__(self) -> None:
+        self.places: list[tuple[str, StoredAt]] = []
+
+    def __call__(self, stored: Sequence[tuple[Record, StoredAt]]) -> None:
+        self.places += [(item.event_id, place) for item, place in stored]
+
+    def wait(self, count: int, timeout_s: float = 60.0) -> None:
+        wait_until(lambda: len(self.places) >= count, timeout_s=timeout_s, what=f"{count} reports")
+        assert len(self.places) == count
+
+    def sinks(self) -> dict[str, int]:
+        return Counter(place.sink for _, place in self.places)
+
+
+class Sinks:
+    """Makes sinks that share one ledger file, as a bridge and its successors do."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ledger_path = folder / "ledger.db"
+        self._open: list[KafkaSink] = []
+
+    def make(self, settings: KafkaSettings) -> tuple[KafkaSink, Reports]:
+        reports = Reports()
+        sink = KafkaSink(settings, ledger=Ledger(self.ledger_path))
+        sink.open(reports)
+        self._open.append(sink)
+        return sink, reports
+
+    def quarantined(self) -> list[tuple[str, str]]:
+        ledger = Ledger(self.ledger_path)
+        kept = [(event_id, reason) for event_id, reason, _ in ledger.quarantined()]
+        ledger.close()
+        return kept
+
+    def close(self) -> None:
+        for sink in self._open:
+            sink.close(0.0)
+
+
+@pytest.fixture
+def sinks(tmp_path: Path) -> Iterator[Sinks]:
+    made = Sinks(tmp_path)
+    yield made
+    made.close()
+
+
+def write_all(sink: KafkaSink, records: Sequence[Record]) -> None:
+    """Write as the forwarder does: what finds no room is tried again."""
+    left = list(records)
+
+    def written() -> bool:
+        del left[: sink.write(left)]
+        return not left
+
+    wait_until(written, timeout_s=60, what="room")
+
+
+def records(first: int, last: int) -> list[Record]:
+    return [record(seq) for seq in range(first, last + 1)]
+
+
+# --- a mock cluster: errors on request ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mock() -> Iterator[tuple[MockKafka, KafkaSettings]]:
+    with MockKafka("escalations") as cluster:
+        yield cluster, KafkaSettings(bootstrap=cluster.bootstrap, topic="escalations", connect_timeout_s=0.5)
+
+
+def ids_in(settings: KafkaSettings) -> list[str]:
+    patient = settings.model_copy(update={"connect_timeout_s": 10.0})
+    return [event_id or "?" for event_id in read_event_ids(patient)]
+
+
+@pytest.mark.parametrize(
+    "errors",
+    [
+        pytest.param((NOT_ENOUGH_REPLICAS, NOT_LEADER), id="retriable"),
+        pytest.param((TOPIC_AUTHORIZATION_FAILED,), id="not-authorised-for-now"),
+        pytest.param((OUT_OF_ORDER_SEQUENCE,), id="fatal"),
+        pytest.param((INVALID_RECORD,), id="batch-refused-once"),
+    ],
+)
+def test_errors_that_pass_lose_and_repeat_nothing(
+    mock: tuple[MockKafka, KafkaSettings], sinks: Sinks, errors: tuple[int, ...]
+) -> None:
+    cluster, settings = mock
+    sink, reports = sinks.make(settings)
+    write_all(sink, records(1, 20))
+    reports.wait(20)
+    cluster.answer_with_errors(PRODUCE, *errors)
+    write_all(sink, records(21, 40))
+    write_all(sink, records(41, 60))
+    reports.wait(60)
+    assert reports.sinks() == {"kafka": 60}
+    sink.close(5.0)
+    assert ids_in(settings) == [f"node-1.detector:e1:{seq}" for seq in range(1, 61)]
+
+
+def test_one_bad_record_does_not_take_its_neighbours_with_it(
+    mock: tuple[MockKafka, KafkaSettings], sinks: Sinks
+) -> None:
+    cluster, settings = mock
+    sink, reports = sinks.make(settings)
+    write_all(sink, records(1, 1))
+    reports.wait(1)
+    cluster.answer_with_errors(PRODUCE, MSG_SIZE_TOO_LARGE, MSG_SIZE_TOO_LARGE)
+    write_all(sink, records(2, 11))
+    reports.wait(11)
+    assert reports.sinks() == {"kafka": 10, "quarantine": 1}
+    assert len(set(ids_in(settings))) == 10
+    assert read_quarantine(sinks.ledger_path) == ["node-1.detector:e1:2"]
+    ((event_id, reason),) = sinks.quarantined()
+    assert event_id == "node-1.detector:e1:2"
+    assert "MSG_SIZE_TOO_LARGE" in reason
+
+
+def test_a_quarantined_record_is_answered_and_not_produced_again(
+    mock: tuple[MockKafka, KafkaSettings], sinks: Sinks
+) -> None:
+    cluster, settings = mock
+    sink, reports = sinks.make(settings)
+    cluster.answer_with_errors(PRODUCE, MSG_SIZE_TOO_LARGE, MSG_SIZE_TOO_LARGE)
+    write_all(sink, records(1, 1))
+    reports.wait(1)
+    write_all(sink, records(1, 1))
+    reports.wait(2)
+    assert [place.sink for _, place in reports.places] == ["quarantine", "quarantine"]
+    assert [place.repeated for _, place in reports.places] == [False, True]
+
+
+def test_kafka_away_holds_everything_back(mock: tuple[MockKafka, KafkaSettings], sinks: Sinks) -> None:
+    cluster, settings = mock
+    sink, reports = sinks.make(settings)
+    write_all(sink, records(1, 5))
+    reports.wait(5)
+    cluster.go_down()
+    write_all(sink, records(6, 50))
+    wait_until(lambda: sink._away, what="the complaint")
+    assert len(reports.places) == 5
+    cluster.come_up()
+    reports.wait(50)
+    assert len(set(ids_in(settings))) == 50
+
+
+def test_more_than_the_producer_holds_is_not_taken(mock: tuple[MockKafka, KafkaSettings], sinks: Sinks) -> None:
+    cluster, settings = mock
+    sink, reports = sinks.make(settings)
+    cluster.go_down()
+    many = records(1, 12_000)
+    taken = sink.write(many)
+    assert 9_000 <= taken <= 10_000
+    assert sink.write(many[taken:]) == 0
+    cluster.come_up()
+    wait_until(lambda: len(reports.places) > 0, timeout_s=30, what="the first reports")
+    write_all(sink, many[taken:])
+    reports.wait(12_000)
+
+
+def test_a_producer_that_never_begins_is_made_again(mock: tuple[MockKafka, KafkaSettings], sinks: Sinks) -> None:
+    cluster, settings = mock
+    cluster.answer_with_errors(INIT_PRODUCER_ID, 31, 31)  # cluster authorisation failed
+    sink, reports = sinks.make(settings)
+    write_all(sink, records(1, 10))
+    reports.wait(10)
+    assert len(set(ids_in(settings))) == 10
+
+
+def test_a_resent_id_is_answered_from_the_ledger_of_an_earlier_process(
+    mock: tuple[MockKafka, KafkaSettings], sinks: Sinks
+) -> None:
+    _, settings = mock
+    first, reports = sinks.make(settings)
+    write_all(first, records(1, 10))
+    reports.wait(10)
+    first.close(5.0)
+    second, later = sinks.make(settings)
+    write_all(second, records(6, 15))
+    later.wait(10)
+    assert {event_id: place.location for event_id, place in later.places if place.repeated} == {
+        event_id: place.location for event_id, place in reports.places[5:]
+    }
+    second.close(5.0)
+    assert sorted(Counter(ids_in(settings)).values()) == [1] * 15
+
+
+# --- an address that is wrong ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
+def test_nobody_there(host: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    settings = KafkaSettings(bootstrap=f"{host}:{free_port()}", connect_timeout_s=0.5)
+    started_s = time.monotonic()
+    with pytest.raises(TransientError, match=r"bridge\.kafka\.bootstrap") as raised:
+        KafkaSink(settings, ledger=Ledger(tmp_path / "ledger.db")).open(lambda _stored: None)
+    assert time.monotonic() - started_s < 3.0
+    assert settings.bootstrap in str(raised.value)
+    with pytest.raises(TransientError, match="--kafka"):
+        list(read_event_ids(settings))
+    assert capfd.readouterr().err == ""
+
+
+def test_somebody_else_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    class Quiet(BaseHTTPRequestHandler):
+        def log_message(self, *_arguments: object) -> None:
+            return
+
+    server = HTTPServer(("127.0.0.1", 0), Quiet)
+    serving = threading.Thread(target=server.serve_forever)
+    serving.start()
+    try:
+        settings = KafkaSettings(bootstrap=f"127.0.0.1:{server.server_port}", connect_timeout_s=1.0)
+        with pytest.raises(TransientError, match="no Kafka answers"):
+            ensure_topic(settings)
+    finally:
+        server.shutdown()
+        server.server_close()
+        serving.join()
+    assert capfd.readouterr().err == ""
+
+
+# --- a real Kafka ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def real(kafka: Kafka) -> KafkaSettings:
+    return KafkaSettings(bootstrap=kafka.bootstrap, topic=f"escalations-{uuid.uuid4().hex[:8]}")
+
+
+def test_what_an_independent_reader_finds(kafka: Kafka, real: KafkaSettings, sinks: Sinks) -> None:
+    sink, reports = sinks.make(real)
+    picture = jpeg(640, 360)
+    evidence = Evidence(content_type="image/jpeg", sha256="0" * 64, width=640, height=360, data=picture)
+    sent = record(7, camera="door", evidence=(evidence,))
+    write_all(sink, [sent])
+    reports.wait(1)
+    (found,) = kafka.consume(real.topic, at_least=1)
+    assert found.key == b"home/door"
+    assert found.payload == sent.payload
+    assert decode_json(Escalation, found.payload or b"", max_bytes=2**20).evidence[0].data == picture
+    assert json.loads(found.payload or b"")["id"] == sent.event_id
+    assert dict(found.headers) == {
+        "ce_specversion": b"1.0",
+        "ce_id": b"node-1.detector:e1:7",
+        "ce_type": EVENT_TYPE.encode(),
+        "ce_source": b"/vigil/home/node-1.detector",
+        "ce_subject": b"door",
+        "ce_time": b"2026-01-01T12:00:00.000000Z",
+        "content-type": b"application/json",
+    }
+    assert reports.places[0][1].location == f"{real.topic}/{found.partition}/{found.offset}"
+
+
+def test_the_topic_is_made_to_take_the_largest_escalation(kafka: Kafka, real: KafkaSettings, sinks: Sinks) -> None:
+    sink, reports = sinks.make(real)
+    big = Evidence(content_type="image/jpeg", sha256="0" * 64, width=1, height=1, data=bytes(780_000))
+    sent = record(1, evidence=(big,))
+    assert 1_000_000 < len(sent.payload) < 1024 * 1024
+    write_all(sink, [sent])
+    reports.wait(1)
+    assert reports.sinks() == {"kafka": 1}
+    assert kafka.consume(real.topic, at_least=1)[0].payload == sent.payload
+
+
+def test_a_topic_that_is_too_small_is_told_and_the_record_kept(
+    kafka: Kafka, real: KafkaSettings, sinks: Sinks, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+
+    topic = NewTopic(real.topic, 1, 1, config={"max.message.bytes": "20000"})
+    admin = AdminClient({"bootstrap.servers": real.bootstrap})
+    admin.create_topics([topic])[real.topic].result(30)
+    sink, reports = sinks.make(real)
+    assert "kafka.topic_small" in capsys.readouterr().out
+    data = random.Random(1).randbytes(100_000)  # a batch is measured compressed
+    noise = Evidence(content_type="image/jpeg", sha256="0" * 64, width=1, height=1, data=data)
+    batch = [record(1), record(2, evidence=(noise,)), *records(3, 12)]
+    assert len(batch[1].payload) > 100_000
+    write_all(sink, batch)
+    reports.wait(12)
+    assert [event_id for event_id, _ in sinks.quarantined()] == [batch[1].event_id]
+    assert len(kafka.consume(real.topic, at_least=11)) == 11
+
+
+def test_a_broker_that_dies_and_comes_back_has_everything_once(
+    kafka_server: KafkaServer, real: KafkaSettings, sinks: Sinks
+) -> None:
+    real = real.model_copy(update={"bootstrap": kafka_server.bootstrap})
+    sink, reports = sinks.make(real)
+    writing = threading.Thread(target=_write_slowly, args=(sink, records(1, 3000)))
+    writing.start()
+    wait_until(lambda: len(reports.places) > 500, timeout_s=30, what="the first reports")
+    kafka_server.kill()
+    settled = len(reports.places)
+    wait_until(lambda: sink._away, timeout_s=30, what="the complaint")
+    kafka_server.start()
+    writing.join()
+    reports.wait(3000, timeout_s=120)
+    assert settled < 3000
+    found = kafka_server.consume(real.topic, at_least=3000)
+    assert Counter(item.headers["ce_id"] for item in found) == Counter(
+        f"node-1.detector:e1:{seq}".encode() for seq in range(1, 3001)
+    )
+
+
+def _write_slowly(sink: KafkaSink, sent: list[Record]) -> None:
+    pause = threading.Event()
+    for start in range(0, len(sent), 20):
+        write_all(sink, sent[start : start + 20])
+        pause.wait(0.01)
+
+
+def test_a_topic_that_may_not_be_made_says_so(kafka: Kafka, real: KafkaSettings) -> None:
+    impossible = real.model_copy(update={"topic": ".."})
+    with pytest.raises(PermanentError, match=r"create it with max\.message\.bytes"):
+        ensure_topic(impossible)
+    with pytest.raises(PermanentError, match="has no topic"):
+        list(read_event_ids(real))
+
+
+def test_many_bridges_may_make_the_topic_at_once(real: KafkaSettings) -> None:
+    ends: list[Callable[[], None] | Exception] = []
+
+    def make() -> None:
+        try:
+            ensure_topic(real)
+        except PermanentError as error:
+            ends.append(error)
+
+    threads = [threading.Thread(target=make) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ends == []
