@@ -7,10 +7,10 @@ Where a value comes from, the first that has it wins: a flag of the command line
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from config.log import LogFormat, LogLevel
@@ -155,6 +155,12 @@ class PresenceRule(_Section):
     """Severity of its escalations."""
     cameras: tuple[Name, ...] = ()
     """Cameras it watches; empty means all."""
+
+    @model_validator(mode="after")
+    def _can_fire(self) -> Self:
+        if self.hits > self.window:
+            raise ValueError(f"{self.hits} hits cannot happen in a window of {self.window} frames")
+        return self
 
 
 class DetectorSettings(_Section):

@@ -1,0 +1,137 @@
+"""From a firing to an escalation that is on disk, in order, with its picture."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from dataclasses import dataclass
+
+import msgspec
+
+from broker import Bus, Topic, encode_frame
+from broker.messages import Escalation, Evidence, FrameMeta, ModelRef
+from broker.topics import CAMERA_ESCALATION, CAMERA_EVIDENCE
+from config import BacklogFullError, BadPayloadError, Clock, PermanentError, get_logger
+from detector.evidence import annotate, encode_within
+from detector.pictures import Picture
+from detector.rules import Firing
+
+__all__ = ["Escalator"]
+
+_HELD_MAX = 64
+"""Escalations in memory while the outbox takes none: 10 MB with their pictures."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Raised:
+    """An escalation that has no identity yet, since the outbox gives it when it takes it."""
+
+    escalation: Escalation
+    meta: FrameMeta
+
+    def build(self, event_id: str) -> Escalation:
+        return msgspec.structs.replace(self.escalation, id=event_id)
+
+
+class Escalator:
+    """Raises escalations, and holds them back in order while the outbox is full or its disk is.
+
+    Concurrency: everything is called from the worker's thread; `held` and `raised` may be read from any.
+
+    Args:
+        bus: with an outbox.
+        model: which model made the scores.
+        evidence_bytes_max: the largest picture inside an escalation.
+        clock: time.
+        held_max: escalations that are held back before `full`.
+    """
+
+    def __init__(
+        self, bus: Bus, model: ModelRef, *, evidence_bytes_max: int, clock: Clock, held_max: int = _HELD_MAX
+    ) -> None:
+        self._bus = bus
+        self._model = model
+        self._evidence_bytes_max = evidence_bytes_max
+        self._clock = clock
+        self._held_max = held_max
+        self._held: deque[_Raised] = deque()
+        self._log = get_logger(origin=bus.origin)
+        self.raised = 0
+
+    @property
+    def held(self) -> int:
+        """Escalations that wait for room in the outbox."""
+        return len(self._held)
+
+    @property
+    def full(self) -> bool:
+        """Whether no more can be held: ask no rule now, so that it fires later instead of in vain."""
+        return len(self._held) >= self._held_max
+
+    def escalate(self, firing: Firing, meta: FrameMeta, picture: Picture) -> None:
+        """Raise one escalation: on disk when this returns, or held back and counted.
+
+        Args:
+            firing: what the rule says.
+            meta: of the frame that made it fire.
+            picture: its pixels, uint8 [h, w, 3], blue-green-red.
+        """
+        shown = annotate(picture, firing.detections, camera=firing.camera, captured_at=meta.captured_at)
+        jpeg, width, height = encode_within(shown, self._evidence_bytes_max)
+        evidence = Evidence(
+            content_type="image/jpeg",
+            sha256=hashlib.sha256(jpeg).hexdigest(),
+            width=width,
+            height=height,
+            data=jpeg,
+        )
+        best = firing.detections[0]
+        escalation = Escalation(
+            id="",
+            camera=firing.camera,
+            rule=firing.rule,
+            kind=firing.settings.kind,
+            severity=firing.settings.severity,
+            summary=firing.summary,
+            label=best.label,
+            score=best.score,
+            captured_at=meta.captured_at,
+            raised_at=self._clock.now(),
+            frame_seq=meta.seq,
+            worker=self._bus.origin,
+            model=self._model,
+            detections=firing.detections,
+            evidence=(evidence,),
+        )
+        self._held.append(_Raised(escalation, msgspec.structs.replace(meta, width=width, height=height)))
+        self.flush()
+
+    def flush(self) -> None:
+        """Hand over what is held back, oldest first, as far as the outbox takes it."""
+        while self._held:
+            raised = self._held[0]
+            camera = raised.escalation.camera
+            topic = CAMERA_ESCALATION.at(self._bus.site, camera=camera, origin=self._bus.origin)
+            try:
+                event_id = self._bus.publish_event(topic, raised.build)
+            except (BacklogFullError, PermanentError) as error:
+                self._log.error("escalation.held", held=len(self._held), held_max=self._held_max, error=str(error))
+                return
+            self._held.popleft()
+            self.raised += 1
+            self._log.info("escalation.raised", camera=camera, event_id=event_id, rule=raised.escalation.rule)
+            self._show(CAMERA_EVIDENCE.at(self._bus.site, camera=camera), raised)
+
+    def _show(self, topic: Topic, raised: _Raised) -> None:
+        """Keep the picture at the broker; the escalation has its own, so that a refusal loses nothing."""
+        (evidence,) = raised.escalation.evidence
+        try:
+            self._bus.publish(topic, encode_frame(evidence.data, raised.meta))
+        except BadPayloadError as error:
+            self._log.warning("evidence.refused", camera=raised.meta.camera, error=error.reason)
+
+    def close(self) -> None:
+        """Try a last time, and say what would not go."""
+        self.flush()
+        if self._held:
+            self._log.error("escalation.lost", lost=len(self._held), reason="the outbox took nothing until the end")

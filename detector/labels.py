@@ -1,0 +1,47 @@
+"""What a model's class numbers mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from config import ConfigError
+
+__all__ = ["COCO_LABELS", "read_labels"]
+
+COCO_LABELS = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",
+    "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee",
+    "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard",
+    "tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple",
+    "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch",
+    "potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone",
+    "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "teddy bear",
+    "hair drier", "toothbrush",
+)  # fmt: skip
+"""The 80 classes of COCO detection models, in the order in which such models number them.
+
+Source: https://cocodataset.org, instances of 2017.
+"""
+
+_LABEL_MAX = 256
+
+
+def read_labels(file: Path | None) -> tuple[str, ...]:
+    """The labels in a file with one a line; COCO's where there is no file.
+
+    Raises:
+        ConfigError: the file cannot be read or is not such a list.
+    """
+    if file is None:
+        return COCO_LABELS
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{file} cannot be read ({error}): give a text file with one label a line", field="detector.labels"
+        ) from error
+    labels = tuple(line.strip() for line in lines if line.strip())
+    if not labels or max(map(len, labels)) > _LABEL_MAX:
+        raise ConfigError(f"{file} is not a list of labels, one a line", field="detector.labels")
+    return labels
