@@ -35,14 +35,12 @@ _CONNECT_CHECK_S = 0.5
 
 def outbox_path(settings: Settings, role: str) -> Path:
     """Where a role of this machine keeps its outbox."""
-    return settings.state_dir / "outbox" / f"{settings.site}-{origin_of(settings.node, role)}.db"
+    return settings.state_dir / "outbox" / settings.site / f"{origin_of(settings.node, role)}.db"
 
 
 def find_outboxes(settings: Settings) -> dict[str, Path]:
     """The outboxes of this site on this machine, by origin."""
-    prefix = f"{settings.site}-"
-    files = sorted((settings.state_dir / "outbox").glob(f"{prefix}*.db"))
-    return {file.stem.removeprefix(prefix): file for file in files}
+    return {file.stem: file for file in sorted((settings.state_dir / "outbox" / settings.site).glob("*.db"))}
 
 
 def connect(

@@ -13,6 +13,7 @@ import threading
 
 from amqtt.broker import Broker
 from amqtt.errors import AMQTTError
+from amqtt.session import Session
 
 from broker.servers.ports import LOOPBACK, check_port_free
 from config.errors import ConfigError
@@ -50,9 +51,21 @@ def _on_client_fault(_loop: asyncio.AbstractEventLoop, context: dict[str, object
     get_logger().debug("broker.client_fault", error=str(context.get("exception") or context.get("message")))
 
 
+class _Broker(Broker):
+    """amqtt's broker, without its gift to every client that connects: what is retained for anybody's subscription.
+
+    With it `mosquitto_sub -t .../frame -C 1` would end with a camera's state in place of its picture.
+    """
+
+    async def _publish_retained_messages_for_subscription(self, subscription: tuple[str, int], session: Session) -> None:
+        holders = self._subscriptions.get(subscription[0], [])
+        if any(holder.client_id == session.client_id for holder, _ in holders):
+            await super()._publish_retained_messages_for_subscription(subscription, session)
+
+
 async def _serve(settings: BrokerSettings, stop: threading.Event) -> None:
     asyncio.get_running_loop().set_exception_handler(_on_client_fault)
-    broker = Broker(
+    broker = _Broker(
         {
             "listeners": {"default": {"type": "tcp", "bind": f"{settings.host}:{settings.port}"}},
             "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
