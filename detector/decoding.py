@@ -86,18 +86,20 @@ def to_picture(found: Found, scale: float, width: int, height: int) -> Found:
     return Found(boxes, found.scores, found.classes)[inside]
 
 
-def suppress(found: Found, iou_max: float) -> Found:
+def suppress(found: Found, overlap_max: float, *, of_smaller: bool = False) -> Found:
     """Non-maximum suppression within each class.
 
     Args:
         found: boxes in any order.
-        iou_max: two boxes of a class that overlap more than this are one object; the better one stays.
+        overlap_max: two boxes of a class that overlap more than this are one object; the better one stays.
+        of_smaller: measure the overlap against the smaller of the two boxes, so that a box inside another goes;
+            otherwise against both together (intersection over union).
 
     Returns:
         At most :data:`FOUND_MAX` boxes, the best first.
     """
     found = found[np.argsort(-found.scores, kind="stable")[:_CANDIDATES_MAX]]
-    rivals = _overlaps(found.boxes_px) > iou_max
+    rivals = _overlaps(found.boxes_px, of_smaller=of_smaller) > overlap_max
     rivals &= found.classes[:, None] == found.classes[None, :]
     alive = np.ones(len(found), np.bool_)
     for place in range(len(found)):
@@ -106,14 +108,15 @@ def suppress(found: Found, iou_max: float) -> Found:
     return found[np.flatnonzero(alive)[:FOUND_MAX]]
 
 
-def _overlaps(boxes: Floats) -> Floats:
-    """Intersection over union of every box with every other: float32 [n, n]."""
+def _overlaps(boxes: Floats, *, of_smaller: bool) -> Floats:
+    """How much every box overlaps every other, 0 to 1: float32 [n, n]."""
     top_left = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
     bottom_right = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
     shared = np.prod(np.clip(bottom_right - top_left, 0, None), axis=2)
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    union = areas[:, None] + areas[None, :] - shared
-    return np.asarray(shared / np.maximum(union, np.finfo(np.float32).tiny), np.float32)
+    one, other = areas[:, None], areas[None, :]
+    whole = np.minimum(one, other) if of_smaller else one + other - shared
+    return np.asarray(shared / np.maximum(whole, np.finfo(np.float32).tiny), np.float32)
 
 
 def to_detections(found: Found, labels: Sequence[str], width: int, height: int) -> tuple[Detection, ...]:

@@ -98,6 +98,12 @@ def test_a_suppressed_box_suppresses_nothing() -> None:
     assert kept.boxes_px[:, 0].tolist() == [0, 6]
 
 
+def test_a_box_inside_another_is_one_object_where_the_smaller_counts() -> None:
+    nested = found((0, 0, 20, 40, 0.9, 0), (5, 5, 12, 20, 0.8, 0), (18, 0, 38, 40, 0.7, 0))
+    assert len(suppress(nested, 0.4)) == 3
+    assert suppress(nested, 0.4, of_smaller=True).scores.tolist() == pytest.approx([0.9, 0.7])
+
+
 def test_nothing_found_stays_nothing() -> None:
     assert len(suppress(found(), 0.45)) == 0
 
