@@ -8,7 +8,7 @@ import threading
 import numpy as np
 
 from broker import Presence, connect
-from config import Clock, SystemClock
+from config import Clock, SystemClock, get_logger
 from config.settings import Settings
 from detector.backends import Backend
 from detector.models import open_backend
@@ -58,9 +58,12 @@ def run_detector(settings: Settings, role: str, stop: threading.Event) -> None:
     worker.start()
     bus.start()
     presence.start()
+    log = get_logger(origin=bus.origin)
+    log.info("detector.started", model=backend.model.name, bus=settings.bus.url, **capacity)
     stop.wait()
     worker.close()
     presence.close()
     bus.close()
+    log.info("detector.stopped", **worker.figures().counts)
     if fatal:
         raise fatal[0]

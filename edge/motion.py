@@ -38,7 +38,8 @@ _FLAGGED_SLOWER = 8.0
 """The background adapts this much more slowly where something moves, or a slow walker would dissolve into it."""
 _LEARN_EVERY_S = 0.5
 """Noise and standstill are judged at this pace whatever the frame rate: longer than a walker needs to leave a cell."""
-_NOISE_UP, _NOISE_DOWN = np.float32(1.12), np.float32(1 / 1.12)
+_NOISE_UP, _NOISE_DOWN = np.float32(1.08), np.float32(1 / 1.08)
+"""Slow enough that somebody who fidgets in one place stays in motion for a good ten seconds."""
 _NOISE_MIN, _NOISE_MAX = np.float32(0.3), np.float32(8)
 """Bounds of a cell's median change, luma levels: rounding makes the one, a person in rain must exceed the other."""
 _NOISE_FACTOR = np.float32(6)
@@ -55,7 +56,7 @@ _MIN_VARIANCE = 4.0
 """Contrast of the background, luma levels squared, from which a gain can be told from an offset."""
 _LINK_ROWS = 2
 """Empty rows bridged within one blob: a belt as bright as the pavement must not cut its wearer in two."""
-_PAD_CELLS = 0.4
+_PAD_CELLS = 0.3
 """Boxes grow by this: the rim of a person covers its cells too little to change them enough."""
 
 

@@ -51,13 +51,15 @@ def _on_client_fault(_loop: asyncio.AbstractEventLoop, context: dict[str, object
     get_logger().debug("broker.client_fault", error=str(context.get("exception") or context.get("message")))
 
 
-class _Broker(Broker):
+class _Broker(Broker):  # type: ignore[misc] # amqtt ships no types
     """amqtt's broker, without its gift to every client that connects: what is retained for anybody's subscription.
 
     With it `mosquitto_sub -t .../frame -C 1` would end with a camera's state in place of its picture.
     """
 
-    async def _publish_retained_messages_for_subscription(self, subscription: tuple[str, int], session: Session) -> None:
+    async def _publish_retained_messages_for_subscription(
+        self, subscription: tuple[str, int], session: Session
+    ) -> None:
         holders = self._subscriptions.get(subscription[0], [])
         if any(holder.client_id == session.client_id for holder, _ in holders):
             await super()._publish_retained_messages_for_subscription(subscription, session)

@@ -44,6 +44,7 @@ class BrightBackend:
         return Prepared(picture, 1.0, picture.shape[1], picture.shape[0])
 
     def infer(self, batch: Sequence[Prepared]) -> list[Outputs]:
+        assert 1 <= len(batch) <= self.batch_max
         self.waiting.set()
         assert self.open.wait(30)
         if self.failures:

@@ -61,6 +61,15 @@ def test_bytes_are_bounded_and_the_oldest_make_way() -> None:
     assert mailbox.take(8, 0) == ["huge"]
 
 
+def test_what_was_taken_makes_room() -> None:
+    mailbox = LatestMailbox[str](bytes_max=10)
+    for _ in range(5):
+        put(mailbox, "a", "a", 5)
+        put(mailbox, "b", "b", 5)
+        assert mailbox.take(8, 0) == ["a", "b"]
+    assert mailbox.dropped().total() == 0
+
+
 def test_take_waits_for_a_frame() -> None:
     mailbox = LatestMailbox[str]()
     taken: list[str] = []

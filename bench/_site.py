@@ -1,0 +1,94 @@
+"""What benchmarks of the running mesh share: roles as processes on a real Mosquitto, and a camera that is a video."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from broker import Bus, encode_frame, listen
+from broker.messages import FrameMeta, NodeStatus
+from broker.topics import CAMERA_FRAME, NODE_STATUS
+from config.settings import BusSettings, Settings
+from tests.support.mosquitto import Mosquitto
+from tests.support.waiting import wait_until
+
+__all__ = ["DATA", "JPEG_QUALITY", "SITE", "publish_frame", "read_video", "running_site"]
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+SITE = "bench"
+JPEG_QUALITY = 80
+
+
+def read_video(path: Path) -> list[NDArray[np.uint8]]:
+    """Every picture of a video, uint8 [h, w, 3], blue-green-red."""
+    video = cv2.VideoCapture(str(path))
+    pictures = []
+    while (read := video.read())[0]:
+        pictures.append(np.asarray(read[1], np.uint8))
+    assert pictures, f"{path} has no picture"
+    return pictures
+
+
+def publish_frame(bus: Bus, camera: str, seq: int, picture: NDArray[np.uint8]) -> datetime:
+    """Be a camera: encode and publish one picture; returns its capture time, taken before the encoding."""
+    captured_at = datetime.now(UTC)
+    done, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    assert done
+    height, width = picture.shape[:2]
+    meta = FrameMeta(
+        camera=camera, node="bench", seq=seq, captured_at=captured_at, width=width, height=height, mode="motion"
+    )
+    bus.publish(CAMERA_FRAME.at(SITE, camera=camera), encode_frame(jpeg.tobytes(), meta))
+    return captured_at
+
+
+@contextlib.contextmanager
+def running_site(folder: Path, site_file: str, *roles: Sequence[str]) -> Iterator[Bus]:
+    """A Mosquitto, each role as a process of its own that is online, and a connected bus to watch them.
+
+    Args:
+        folder: an empty folder for state and logs.
+        site_file: the site file's text.
+        roles: command lines of roles, such as ``("detector", "--model", PATH)``.
+    """
+    (folder / "mosquitto").mkdir()
+    (folder / "vigil.yaml").write_text(f"site: {SITE}\nnode: bench\n{site_file}")
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(Mosquitto(folder / "mosquitto"))
+        bus = listen(Settings(site=SITE, node="bench", bus=BusSettings(url=server.url)), "console")
+        stack.callback(bus.close, 0)
+        online: set[str] = set()
+        bus.subscribe(NODE_STATUS, lambda delivery: _note(delivery.content, online))
+        bus.start()
+        assert bus.wait_connected(10)
+        for role in roles:
+            stack.enter_context(_process(folder, server.url, role))
+        names = {role[0] for role in roles}
+        wait_until(lambda: names <= online, timeout_s=60, what=f"the birth of {sorted(names)}")
+        yield bus
+
+
+def _note(content: object, online: set[str]) -> None:
+    if isinstance(content, NodeStatus) and content.state == "online":
+        online.add(content.role)
+
+
+@contextlib.contextmanager
+def _process(folder: Path, url: str, role: Sequence[str]) -> Iterator[None]:
+    vigil = [sys.executable, "-m", "console", "--config", str(folder / "vigil.yaml"), "--bus", url]
+    command = [*vigil, "--state", str(folder / "state"), *role]
+    with (folder / f"{role[0]}.log").open("wb") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)

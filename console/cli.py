@@ -1,0 +1,244 @@
+"""The `vigil` command: its options, its commands by name, and how every error is told.
+
+A component's commands are imported when they are called, so that `vigil --help` is quick and a machine with one
+extra installed still runs what that extra is for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+__all__ = ["COMMANDS", "CommandEntry", "cli", "main"]
+
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, as shells report it."""
+EXIT_PIPE_CLOSED = 141
+"""128 + SIGPIPE: the reader left, as `head` does."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandEntry:
+    """One command of the root.
+
+    Attributes:
+        name: what people type.
+        target: ``module:attribute`` of the click command.
+        about: its line in the root's help; here, so that the help imports nothing.
+        extra: the extra of the distribution that brings its libraries; empty where the bare installation does.
+    """
+
+    name: str
+    target: str
+    about: str
+    extra: str = ""
+
+
+COMMANDS: tuple[CommandEntry, ...] = (
+    CommandEntry("up", "console.up:up", "Run the whole mesh on this machine: the main job."),
+    CommandEntry("edge", "edge.cli:edge", "Watch this node's cameras: motion and frames onto the bus.", "edge"),
+    CommandEntry("broker", "broker.cli:broker", "Run an MQTT broker.", "embedded"),
+    CommandEntry("detector", "detector.cli:detector", "Score frames, raise escalations.", "detector"),
+    CommandEntry("bridge", "bridge.cli:bridge", "Carry escalations into the journal or Kafka.", "bridge"),
+    CommandEntry("console", "console.web:console", "Serve the web page.", "console"),
+    CommandEntry("topics", "broker.cli:topics", "Print every topic of the bus."),
+    CommandEntry("watch", "console.watch:watch", "Follow the bus live."),
+    CommandEntry("escalations", "bridge.cli:escalations", "List what the sink has."),
+    CommandEntry("audit", "bridge.cli:audit", "Prove that no escalation is missing or repeated."),
+    CommandEntry("config", "console.config_cli:config", "Check and show the settings."),
+    CommandEntry("doctor", "broker.cli:doctor", "Look for what is wrong with this machine's set-up."),
+    CommandEntry("completion", "console.completion:completion", "Print the completion script of a shell."),
+)
+
+_BY_NAME = {entry.name: entry for entry in COMMANDS}
+
+_EXTRAS_OF_LIBRARY: dict[str, tuple[str, ...]] = {
+    "PIL": ("edge",),
+    "ai_edge_litert": ("tflite",),
+    "amqtt": ("embedded",),
+    "confluent_kafka": ("bridge",),
+    "cv2": ("detector",),
+    "fastapi": ("console",),
+    "numpy": ("edge", "detector", "tflite"),
+    "onnxruntime": ("detector",),
+    "starlette": ("console",),
+    "uvicorn": ("console",),
+    "websockets": ("console",),
+}
+
+
+class RefusalError(Exception):
+    """An error told in one line on standard error: ``vigil: what, where, and the cure``."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class RootGroup(click.Group):
+    """Commands by name, imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of the table."""
+        del ctx
+        return [entry.name for entry in COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        del ctx
+        entry = _BY_NAME.get(cmd_name)
+        if entry is None:
+            return None
+        module, _, attribute = entry.target.partition(":")
+        try:
+            command = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            _tell_missing(error, cmd_name)
+            raise
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{entry.target} is no click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(entry.name, entry.about) for entry in COMMANDS])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[click.shell_completion.CompletionItem]:
+        """Complete a command's name without importing any."""
+        names = [
+            click.shell_completion.CompletionItem(entry.name, help=entry.about)
+            for entry in COMMANDS
+            if entry.name.startswith(incomplete)
+        ]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - whatever the command returns
+        """Run a command; what it raises on purpose becomes one line and an exit status."""
+        # Here, not above: structlog takes longer to import than everything that `vigil --help` needs.
+        from config import VigilError
+
+        try:
+            return super().invoke(ctx)
+        except VigilError as error:
+            message = "\n".join([str(error), *getattr(error, "__notes__", [])])
+            raise RefusalError(message, error.exit_code) from error
+        except ModuleNotFoundError as error:
+            _tell_missing(error, ctx.invoked_subcommand)
+            raise
+        except BrokenPipeError:
+            # What is still buffered has no reader; without this the interpreter complains about it at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(EXIT_PIPE_CLOSED) from None
+
+
+def _tell_missing(error: ModuleNotFoundError, command: str | None) -> None:
+    """Refuse in words when it is a library of an extra that is missing; return when it is anything else."""
+    library = (error.name or "").partition(".")[0]
+    extras = _EXTRAS_OF_LIBRARY.get(library)
+    if extras is None:
+        return
+    own = _BY_NAME[command].extra if command in _BY_NAME else ""
+    cure = f"pip install 'vigil-mesh[{own if own in extras else extras[0]}]'"
+    raise RefusalError(f"`vigil {command}` needs {library}, which is not installed: {cure}", 1) from error
+
+
+def _print_version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    try:
+        version = importlib.metadata.version("vigil-mesh")
+    except importlib.metadata.PackageNotFoundError:
+        version = "(not installed; run from a checkout)"
+    click.echo(f"vigil {version}")
+    ctx.exit()
+
+
+@click.group(cls=RootGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="VIGIL_CONFIG",
+    help="Site file (YAML); default ./vigil.yaml where it exists. Also VIGIL_CONFIG.",
+)
+@click.option("--bus", metavar="URL", help="The broker: mqtt://HOST:PORT or mqtts://HOST:PORT.")
+@click.option("--site", metavar="NAME", help="The site's name, a level of every topic.")
+@click.option("--node", metavar="NAME", help="This machine's name; default the host name.")
+@click.option(
+    "--state",
+    "state_dir",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where outboxes, the journal and logs are kept.",
+)
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Least level logged.")
+@click.option("--log-format", type=click.Choice(["auto", "json", "text"]), help="How logs are written.")
+@click.option("--until-stdin-closes", is_flag=True, hidden=True)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
+)
+@click.pass_context
+def cli(
+    ctx: click.Context,
+    *,
+    file: Path | None,
+    bus: str | None,
+    site: str | None,
+    node: str | None,
+    state_dir: Path | None,
+    log_level: str | None,
+    log_format: str | None,
+    until_stdin_closes: bool,
+) -> None:
+    r"""Vigil: cameras become motion events, scores and escalations on an MQTT bus, and nothing is lost on the way.
+
+    \b
+    vigil up                                     everything on this machine, with a synthetic camera
+    vigil up --camera yard=file:yard.mp4         the same with a video
+    vigil watch --kind escalation                what is raised, as it comes
+    vigil COMMAND --help                         options and examples of a command
+
+    A setting comes from a flag, else from the environment (VIGIL_BUS__URL for bus.url), else from the site file, else
+    from its default; `vigil config show` prints those in force.
+
+    \b
+    Exit status: 0 all well, 1 failed or something is missing, 2 wrong usage, 69 a service is away,
+    78 wrong configuration, 130 interrupted.
+    """
+    from console.loading import SettingsLoader, leave_with_stdin
+
+    if until_stdin_closes:
+        leave_with_stdin()
+    if "NO_COLOR" in os.environ:
+        ctx.color = False
+    log = {"level": log_level, "style": log_format}
+    flags = {"bus": {"url": bus}, "site": site, "node": node, "state_dir": state_dir, "log": log}
+    ctx.obj = SettingsLoader(file, flags)
+
+
+def main() -> int:
+    """Run the command line of this process.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        status = cli.main(prog_name="vigil", standalone_mode=False)
+    except RefusalError as refusal:
+        click.echo(f"vigil: {refusal}", err=True)
+        return refusal.status
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return EXIT_INTERRUPTED
+    return status if isinstance(status, int) else 0

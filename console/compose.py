@@ -1,0 +1,199 @@
+"""Which processes make the mesh of one machine, and with which settings: the one place that wires roles together.
+
+Pure: what the machine has (free ports) is asked through functions that come in.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from broker.topics import CAMERA_FRAME
+from config import ConfigError
+from config.settings import CameraSettings, Settings
+
+__all__ = ["DEFAULT_CAMERA", "Machine", "Plan", "RoleSpec", "compose", "role_environment", "write_site_file"]
+
+DEFAULT_CAMERA = "street"
+_DEFAULT_BUS_URL = "mqtt://127.0.0.1:1883"
+_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - addresses that are looked up
+_SECRETS = frozenset({"VIGIL_BUS__PASSWORD"})
+
+
+@dataclass(frozen=True, slots=True)
+class RoleSpec:
+    """One process of the mesh.
+
+    Attributes:
+        name: the role.
+        arguments: what to hand to `vigil`.
+        needed: the mesh does its job only with it; the web page is not.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    needed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a plan must know of this machine.
+
+    Attributes:
+        port_is_free: whether somebody can listen on ``(host, port)``.
+        free_port: a port of a host that nobody listens on.
+    """
+
+    port_is_free: Callable[[str, int], bool]
+    free_port: Callable[[str], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The mesh of this machine.
+
+    Attributes:
+        settings: as every role gets them.
+        roles: in the order in which they start.
+        notices: what a person should know before it starts.
+    """
+
+    settings: Settings
+    roles: tuple[RoleSpec, ...]
+    notices: tuple[str, ...] = field(default=())
+
+    @property
+    def page_url(self) -> str:
+        """Where the web page is."""
+        return f"http://{_reachable(self.settings.console.host)}:{self.settings.console.port}/"
+
+    @property
+    def frame_example(self) -> str:
+        """A command that saves the next frame as a picture, with plain tools."""
+        parts = urlsplit(self.settings.bus.url)
+        host = parts.hostname or "127.0.0.1"
+        port = parts.port or 1883
+        place = ("" if host in {"127.0.0.1", "localhost"} else f"-h {host} ") + ("" if port == 1883 else f"-p {port} ")
+        return f"mosquitto_sub {place}-t '{CAMERA_FRAME.topic_filter()}' -C 1 > a.jpg"
+
+
+def compose(
+    settings: Settings,
+    machine: Machine,
+    *,
+    cameras: Collection[str] = (),
+    foreign_bus: bool = False,
+    fixed_ports: Collection[str] = (),
+) -> Plan:
+    """Decide what runs and where.
+
+    Args:
+        settings: as the flags, the environment and the site file say.
+        machine: what this machine has.
+        cameras: names given by flags: only these run. Without any, those of the settings; without those, a
+            synthetic street.
+        foreign_bus: the broker's address was given by a flag: it is used, and none is started.
+        fixed_ports: ``broker`` and ``console`` where a flag gave the port, so that no other is taken.
+
+    Raises:
+        ConfigError: a port that a flag gave is taken, or a camera's file is not there.
+    """
+    ports = _Ports(machine, fixed_ports)
+    own_broker = not foreign_bus and settings.bus.url in {_DEFAULT_BUS_URL, _url_of(settings)}
+    changes: dict[str, Any] = {"cameras": _cameras(settings, cameras)}
+    if own_broker:
+        port = ports.choose("broker", settings.broker.host, settings.broker.port)
+        changes["broker"] = settings.broker.model_copy(update={"port": port})
+        url = f"mqtt://{_reachable(settings.broker.host)}:{port}"
+        changes["bus"] = settings.bus.model_copy(update={"url": url, "protocol": _protocol(settings)})
+    port = ports.choose("console", settings.console.host, settings.console.port)
+    changes["console"] = settings.console.model_copy(update={"port": port})
+    roles = [RoleSpec("broker", ("broker", "run"))] if own_broker else []
+    roles += [RoleSpec(name, (name,)) for name in ("edge", "detector", "bridge")]
+    roles.append(RoleSpec("console", ("console",), needed=False))
+    return Plan(settings.model_copy(update=changes), tuple(roles), tuple(ports.notices))
+
+
+def _cameras(settings: Settings, names: Collection[str]) -> dict[str, CameraSettings]:
+    wanted = {name: settings.cameras[name] for name in names} or dict(settings.cameras)
+    for name, camera in wanted.items():
+        kind, _, place = camera.source.partition(":")
+        if kind == "file" and not Path(place.partition("?")[0]).is_file():
+            raise ConfigError(f"there is no file {place.partition('?')[0]!r}", field=f"cameras.{name}.source")
+    return wanted or {DEFAULT_CAMERA: CameraSettings()}
+
+
+class _Ports:
+    def __init__(self, machine: Machine, fixed: Collection[str]) -> None:
+        self._machine = machine
+        self._fixed = fixed
+        self.notices: list[str] = []
+
+    def choose(self, section: str, host: str, wanted: int) -> int:
+        """The wanted port, or a free one where a flag did not insist."""
+        if self._machine.port_is_free(host, wanted):
+            return wanted
+        if section in self._fixed:
+            raise ConfigError(
+                f"port {wanted} on {host} is taken: choose another, or leave it out and a free one is found",
+                field=f"{section}.port",
+            )
+        port = self._machine.free_port(host)
+        what = "broker" if section == "broker" else "web page"
+        self.notices.append(f"port {wanted} is taken, so the {what} is on {port}")
+        return port
+
+
+def _protocol(settings: Settings) -> str:
+    """The embedded broker speaks 3.1.1 only: asking it for 5 first costs every process a second at its start."""
+    embedded = settings.broker.engine == "embedded" and settings.bus.protocol == "auto"
+    return "3.1.1" if embedded else settings.bus.protocol
+
+
+def _url_of(settings: Settings) -> str:
+    return f"mqtt://{_reachable(settings.broker.host)}:{settings.broker.port}"
+
+
+def _reachable(host: str) -> str:
+    return _EVERY_ADDRESS.get(host, host)
+
+
+def write_site_file(plan: Plan, path: Path) -> None:
+    """Write the settings of the roles, for their owner's eyes only; secrets are not in it.
+
+    Any role can be run by hand with it: ``vigil --config PATH edge``.
+    """
+    document = plan.settings.model_dump(mode="json", exclude_defaults=True, exclude={"bus": {"password"}})
+    document |= {
+        "site": plan.settings.site,
+        "node": plan.settings.node,
+        "state_dir": str(plan.settings.state_dir.absolute()),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    header = "# Written by `vigil up` at each start: what its processes run with.\n"
+    path.write_text(header + yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+
+
+def role_environment(settings: Settings, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of the roles.
+
+    Settings in it are left out, because they are in the site file already and would go above it; secrets are put in,
+    because they are not.
+    """
+    fields = {f"VIGIL_{name}".upper() for name in Settings.model_fields}
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if name.upper().partition("__")[0] not in fields and name.upper() not in {*_SECRETS, "VIGIL_CONFIG"}
+    }
+    if settings.bus.password is not None:
+        kept["VIGIL_BUS__PASSWORD"] = settings.bus.password.get_secret_value()
+    return kept

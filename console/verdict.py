@@ -1,0 +1,153 @@
+"""The last line of `vigil up`: did every escalation of this run arrive?
+
+Counted from the sequences in the outboxes and the sink, by `vigil audit`; not from what this process happened to see.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from broker.outbox import read_backlogs
+from broker.session import find_outboxes
+from broker.topics import CAMERA_ESCALATION
+from config.settings import Settings
+from console.process import vigil_command
+from console.text import printable
+
+__all__ = ["AuditReport", "AuditedStream", "Marks", "Verdict", "judge", "read_marks", "run_audit"]
+
+Marks = Mapping[tuple[str, str], int]
+"""How far the sequences had come, by origin and epoch."""
+AUDIT_TIMEOUT_S = 120.0
+
+
+class AuditedStream(msgspec.Struct, frozen=True, kw_only=True):
+    """One origin's escalations of one epoch, as `vigil audit --json` tells it.
+
+    Attributes:
+        raised: how many its outbox says there were; None when that is not on this machine.
+        missing_ranges: first and last, included, of those that are nowhere.
+    """
+
+    origin: str
+    epoch: str
+    raised: int | None
+    present: int
+    waiting: int
+    repeated: int
+    missing_ranges: tuple[tuple[int, int], ...]
+
+
+class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What `vigil audit --json` prints."""
+
+    sink: str
+    streams: tuple[AuditedStream, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a run ended.
+
+    Attributes:
+        lines: for the person.
+        complete: nothing that was raised is lost.
+    """
+
+    lines: tuple[str, ...]
+    complete: bool
+
+
+def read_marks(settings: Settings) -> Marks:
+    """How many escalations the processes of this machine have raised so far."""
+    return {
+        (origin, backlog.epoch): backlog.last_seq
+        for origin, path in find_outboxes(settings).items()
+        for backlog in read_backlogs(path)
+        if backlog.name == CAMERA_ESCALATION.name
+    }
+
+
+def run_audit(settings: Settings, site_file: Path, environment: Mapping[str, str], before: Marks) -> Verdict:
+    """Ask `vigil audit` about the escalations of this run.
+
+    Args:
+        settings: the settings of the run.
+        site_file: what its processes ran with.
+        environment: theirs.
+        before: how far the sequences had come before it.
+    """
+    after = read_marks(settings)
+    if not any(after.values()):
+        return Verdict(("no escalation was raised",), complete=True)
+    command = vigil_command(site_file, ("audit", "--json"))
+    try:
+        done = subprocess.run(
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=AUDIT_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        late = f"the sink did not answer within {AUDIT_TIMEOUT_S:.0f} s: run `vigil audit` later"
+        return Verdict((late,), complete=False)
+    try:
+        report = msgspec.json.decode(done.stdout, type=AuditReport)
+    except msgspec.DecodeError:
+        words = done.stderr.decode(errors="replace").strip().removeprefix("vigil: ")
+        return Verdict((f"the sink could not be asked: {printable(words, 400)}",), complete=False)
+    return judge(report, before, "Kafka" if settings.bridge.kafka else "the journal")
+
+
+def judge(report: AuditReport, before: Marks, sink: str) -> Verdict:
+    """The verdict on this run, and on everything so far where that is more.
+
+    Args:
+        report: what the audit says; streams of which this machine has no outbox are other machines' business.
+        before: how far the sequences had come before this run.
+        sink: what to call the sink.
+    """
+    own = [stream for stream in report.streams if stream.raised is not None]
+    marks = {(stream.origin, stream.epoch): before.get((stream.origin, stream.epoch), 0) for stream in own}
+    lines = [_tally(own, marks).told(sink)]
+    if any(marks.values()):
+        lines.append(f"with earlier runs: {_tally(own, {}).told(sink)}")
+    return Verdict(tuple(lines), complete=_tally(own, marks).missing == 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tally:
+    raised: int
+    missing: int
+    waiting: int
+    repeated: int
+
+    def told(self, sink: str) -> str:
+        present = max(0, self.raised - self.missing - self.waiting)
+        line = (
+            f"{self.raised} escalations raised, {present} in {sink}, {self.missing} missing, {self.repeated} repeated"
+        )
+        if self.waiting:
+            line += f"; {self.waiting} still wait in the outbox and are sent at the next start"
+        return line
+
+
+def _tally(streams: Sequence[AuditedStream], marks: Marks) -> _Tally:
+    after = [(stream, marks.get((stream.origin, stream.epoch), 0)) for stream in streams]
+    return _Tally(
+        raised=sum((stream.raised or 0) - mark for stream, mark in after),
+        missing=sum(_missing_after(stream, mark) for stream, mark in after),
+        waiting=sum(stream.waiting for stream in streams),
+        repeated=sum(stream.repeated for stream in streams),
+    )
+
+
+def _missing_after(stream: AuditedStream, mark: int) -> int:
+    return sum(max(0, last - max(first, mark + 1) + 1) for first, last in stream.missing_ranges)

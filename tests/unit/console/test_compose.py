@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from config import ConfigError
+from config.settings import Settings
+from config.sources import check_settings, load_settings
+from console.compose import Machine, Plan, compose, role_environment, write_site_file
+
+ALL_FREE = Machine(port_is_free=lambda _host, _port: True, free_port=lambda _host: 40_000)
+ALL_TAKEN = Machine(port_is_free=lambda _host, _port: False, free_port=lambda _host: 40_000)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load_settings(None, {"state_dir": tmp_path, "node": "laptop"})
+
+
+def roles(plan: Plan) -> list[str]:
+    return [role.name for role in plan.roles]
+
+
+def test_without_anything_it_is_a_synthetic_street_on_an_embedded_broker(settings: Settings) -> None:
+    plan = compose(settings, ALL_FREE)
+    assert roles(plan) == ["broker", "edge", "detector", "bridge", "console"]
+    assert {name: camera.source for name, camera in plan.settings.cameras.items()} == {"street": "synthetic:street"}
+    assert plan.settings.bus.url == "mqtt://127.0.0.1:1883"
+    assert plan.page_url == "http://127.0.0.1:8126/"
+    assert plan.notices == ()
+
+
+def test_cameras_of_flags_take_the_place_of_those_of_the_site_file(tmp_path: Path) -> None:
+    given = {"yard": {"source": "synthetic:street?seed=2"}, "gate": {"source": "synthetic:street"}}
+    settings = load_settings(None, {"cameras": given, "state_dir": tmp_path})
+    assert list(compose(settings, ALL_FREE, cameras=["gate"]).settings.cameras) == ["gate"]
+    assert list(compose(settings, ALL_FREE).settings.cameras) == ["yard", "gate"]
+
+
+def test_a_taken_port_gives_way_to_a_free_one_and_says_so(settings: Settings) -> None:
+    plan = compose(settings, ALL_TAKEN)
+    assert plan.settings.broker.port == 40_000
+    assert plan.settings.bus.url == "mqtt://127.0.0.1:40000"
+    assert plan.page_url == "http://127.0.0.1:40000/"
+    assert "port 1883 is taken, so the broker is on 40000" in plan.notices
+    assert "-p 40000 -t 'vigil/v1/+/camera/+/frame' -C 1 > a.jpg" in plan.frame_example
+
+
+@pytest.mark.parametrize("section", ["broker", "console"])
+def test_a_taken_port_that_a_flag_insists_on_is_an_error(settings: Settings, section: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{section}\.port: port \d+ on 127\.0\.0\.1 is taken"):
+        compose(settings, ALL_TAKEN, fixed_ports=[section])
+
+
+def test_a_broker_that_is_named_is_used_and_none_is_started(settings: Settings, tmp_path: Path) -> None:
+    named = load_settings(None, {"bus": {"url": "mqtt://broker.local"}, "state_dir": tmp_path})
+    assert "broker" not in roles(compose(named, ALL_FREE))
+    assert "-h broker.local -t" in compose(named, ALL_FREE).frame_example
+    assert "broker" not in roles(compose(settings, ALL_FREE, foreign_bus=True))
+
+
+def test_a_site_file_that_names_its_own_broker_still_gets_one(tmp_path: Path) -> None:
+    given = {"bus": {"url": "mqtt://127.0.0.1:2000"}, "broker": {"port": 2000}, "state_dir": tmp_path}
+    assert roles(compose(load_settings(None, given), ALL_FREE))[0] == "broker"
+
+
+def test_a_file_that_is_not_there_is_said_before_anything_starts(tmp_path: Path) -> None:
+    given = {"cameras": {"yard": {"source": f"file:{tmp_path}/no.avi?pace=max"}}, "state_dir": tmp_path}
+    with pytest.raises(ConfigError, match=r"cameras\.yard\.source: there is no file '.*no\.avi'"):
+        compose(load_settings(None, given), ALL_FREE)
+
+
+def test_the_embedded_broker_is_not_asked_for_mqtt_5(settings: Settings, tmp_path: Path) -> None:
+    assert compose(settings, ALL_FREE).settings.bus.protocol == "3.1.1"
+    mosquitto = load_settings(None, {"broker": {"engine": "mosquitto"}, "state_dir": tmp_path})
+    assert compose(mosquitto, ALL_FREE).settings.bus.protocol == "auto"
+
+
+def test_the_roles_read_back_what_was_planned(tmp_path: Path) -> None:
+    given = {
+        "site": "depot",
+        "node": "laptop",
+        "state_dir": tmp_path,
+        "cameras": {"yard": {"source": "synthetic:street?seed=3", "motion_fps": 7.5}},
+        "detector": {"rules": {"door": {"label": "person", "hits": 2, "cooldown_s": 1.5}}},
+        "bridge": {"kafka": {"bootstrap": "kafka-1:9092"}},
+    }
+    plan = compose(load_settings(None, given), ALL_TAKEN)
+    path = tmp_path / "up" / "vigil.yaml"
+    write_site_file(plan, path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    read, errors = check_settings(path)
+    assert errors == []
+    assert read is not None
+    assert read.model_dump() == plan.settings.model_dump()
+
+
+def test_secrets_go_by_environment_and_settings_in_it_do_not_go_above_the_site_file(tmp_path: Path) -> None:
+    given = {"bus": {"url": "mqtt://broker.local", "username": "vigil", "password": "hunter2"}, "state_dir": tmp_path}
+    settings = load_settings(None, given)
+    path = tmp_path / "up.yaml"
+    write_site_file(compose(settings, ALL_FREE), path)
+    assert "hunter2" not in path.read_text()
+    assert yaml.safe_load(path.read_text())["bus"]["username"] == "vigil"
+    environment = role_environment(
+        settings, {"PATH": "/bin", "VIGIL_BUS__URL": "mqtt://old", "VIGIL_SITE": "old", "VIGIL_CONFIG": "old.yaml"}
+    )
+    assert environment == {"PATH": "/bin", "VIGIL_BUS__PASSWORD": "hunter2"}

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from config import PermanentError
+from console.machine import answers, free_port, hold_state, port_is_free
+
+
+def test_a_port_that_somebody_listens_on_is_not_free() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert not port_is_free("127.0.0.1", port)
+        assert answers("127.0.0.1", port)
+    assert port_is_free("127.0.0.1", port)
+    assert not answers("127.0.0.1", port)
+
+
+def test_a_free_port_is_free() -> None:
+    assert port_is_free("127.0.0.1", free_port("127.0.0.1"))
+
+
+def test_an_address_of_another_machine_is_not_free() -> None:
+    assert not port_is_free("192.0.2.1", 1883)
+
+
+def test_a_second_one_on_the_same_state_folder_is_told_who_has_it_and_the_cure(tmp_path: Path) -> None:
+    with (
+        hold_state(tmp_path / "state"),
+        pytest.raises(PermanentError, match=rf"process {os.getpid()}.*vigil --state DIR up"),
+        hold_state(tmp_path / "state"),
+    ):
+        pass
+    with hold_state(tmp_path / "state"):
+        pass
+
+
+def test_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from console.machine import hold_state\n"
+        "with hold_state(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=30, check=False)
+    with hold_state(tmp_path):
+        pass
+
+
+def test_a_state_folder_that_cannot_be_made_is_told_with_the_cure(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(PermanentError, match=r"state folder .* cannot be used \(.*\): choose another with --state DIR"),
+        hold_state(tmp_path / "file" / "state"),
+    ):
+        pass
