@@ -260,7 +260,8 @@ class Bus:
         Raises:
             BacklogFullError: the outbox is full; the caller still owns the event.
             BadPayloadError: the message is larger than the topic takes.
-            PermanentError: this bus has no outbox, or the disk did not take it.
+            PermanentError: this bus has no outbox.
+            TransientError: the disk did not take it; it may be full.
         """
         if self._outbox is None:
             raise PermanentError("this bus has no outbox, so it cannot promise to keep an event")

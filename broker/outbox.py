@@ -17,7 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from config.errors import BacklogFullError, PermanentError
+from config.errors import BacklogFullError, PermanentError, TransientError
 
 __all__ = ["Backlog", "Outbox", "OutboxEntry", "OutboxStream", "event_id", "read_backlogs", "split_event_id"]
 
@@ -155,13 +155,13 @@ class Outbox:
 
         Raises:
             BacklogFullError: the outbox is full; nothing was queued.
-            PermanentError: the disk did not take it.
+            TransientError: the disk did not take it; it may be full.
         """
         with self._lock:
             try:
                 return self._put(stream, topic, build, priority, needs_receipt=needs_receipt)
             except sqlite3.Error as error:
-                raise PermanentError(f"the outbox did not take a message for {topic}: {error}") from error
+                raise TransientError(f"the outbox did not take a message for {topic} ({error}): free some disk") from error
             finally:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")

@@ -16,11 +16,12 @@ import yaml
 
 from broker.topics import CAMERA_FRAME
 from config import ConfigError
-from config.settings import CameraSettings, Settings
+from config.settings import CameraSettings, DetectorSettings, Settings
 
 __all__ = ["DEFAULT_CAMERA", "Machine", "Plan", "RoleSpec", "compose", "role_environment", "write_site_file"]
 
 DEFAULT_CAMERA = "street"
+DEMONSTRATION_COOLDOWN_S = 4.0
 _DEFAULT_BUS_URL = "mqtt://127.0.0.1:1883"
 _EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - addresses that are looked up
 _SECRETS = frozenset({"VIGIL_BUS__PASSWORD"})
@@ -107,6 +108,8 @@ def compose(
     ports = _Ports(machine, fixed_ports)
     own_broker = not foreign_bus and settings.bus.url in {_DEFAULT_BUS_URL, _url_of(settings)}
     changes: dict[str, Any] = {"cameras": _cameras(settings, cameras)}
+    if DEFAULT_CAMERA in changes["cameras"] and not settings.cameras:
+        changes["detector"] = _demonstration(settings)
     if own_broker:
         port = ports.choose("broker", settings.broker.host, settings.broker.port)
         changes["broker"] = settings.broker.model_copy(update={"port": port})
@@ -127,6 +130,15 @@ def _cameras(settings: Settings, names: Collection[str]) -> dict[str, CameraSett
         if kind == "file" and not Path(place.partition("?")[0]).is_file():
             raise ConfigError(f"there is no file {place.partition('?')[0]!r}", field=f"cameras.{name}.source")
     return wanted or {DEFAULT_CAMERA: CameraSettings()}
+
+
+def _demonstration(settings: Settings) -> DetectorSettings:
+    """On the synthetic street somebody passes every few seconds; a newcomer should see that without waiting."""
+    rules = {
+        name: rule.model_copy(update={"cooldown_s": min(rule.cooldown_s, DEMONSTRATION_COOLDOWN_S)})
+        for name, rule in settings.detector.rules.items()
+    }
+    return settings.detector.model_copy(update={"rules": rules})
 
 
 class _Ports:

@@ -5,28 +5,71 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from config import PermanentError
 
-__all__ = ["answers", "free_port", "hold_state", "port_is_free"]
+__all__ = ["PortClaims", "answers", "hold_state"]
 
 
-def port_is_free(host: str, port: int) -> bool:
-    """Whether somebody can listen there."""
+class PortClaims:
+    """Ports that this process keeps for the roles that it is about to start.
+
+    A port that is free when one `vigil up` looks is often still free when a second one does, a moment before the
+    first one's broker listens; both would then meet on one broker. So each port is claimed by a lock that lasts as
+    long as this object, or this process.
+    """
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.gettempdir()) / f"vigil-ports-{os.getuid()}"
+        self._held: list[int] = []
+
+    def take(self, host: str, port: int) -> bool:
+        """Claim a port that nobody listens on and nobody else has claimed; whether that worked."""
+        return _is_free(host, port) and self._lock(port)
+
+    def take_any(self, host: str) -> int:
+        """Claim some free port."""
+        while True:
+            with _bound(host, 0) as listener:
+                port = int(listener.getsockname()[1])
+            if self.take(host, port):
+                return port
+
+    def _lock(self, port: int) -> bool:
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(self._folder / f"{port}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        self._held.append(descriptor)
+        return True
+
+    def __enter__(self) -> Self:
+        """Nothing is claimed yet."""
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """Let go of every claim."""
+        while self._held:
+            os.close(self._held.pop())
+
+
+def _is_free(host: str, port: int) -> bool:
     try:
         with _bound(host, port):
             return True
     except OSError:
         return False
-
-
-def free_port(host: str) -> int:
-    """A port that nobody listens on now."""
-    with _bound(host, 0) as listener:
-        return int(listener.getsockname()[1])
 
 
 def answers(host: str, port: int, timeout_s: float = 0.2) -> bool:

@@ -20,7 +20,7 @@ from console.compose import Machine, Plan, compose, role_environment, write_site
 from console.durations import DURATION, format_duration
 from console.loading import SettingsLoader
 from console.logtail import LogTail
-from console.machine import answers, free_port, hold_state, port_is_free
+from console.machine import PortClaims, answers, hold_state
 from console.mesh import MeshSnapshot, MeshView
 from console.process import Departure, RoleProcess, role_command, stop_in_order
 from console.status import PlainScreen, Screen, TerminalScreen
@@ -111,10 +111,10 @@ def up(
     settings = load.read(overrides)
     _check_model(settings)
     given = {"broker": broker_port, "console": port}
-    with hold_state(settings.state_dir):
+    with hold_state(settings.state_dir), PortClaims() as ports:
         plan = compose(
             settings,
-            Machine(port_is_free, free_port),
+            Machine(ports.take, ports.take_any),
             cameras=list(cameras),
             foreign_bus="url" in load.flags.get("bus", {}),
             fixed_ports=[section for section, wanted in given.items() if wanted is not None],

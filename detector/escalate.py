@@ -11,7 +11,7 @@ import msgspec
 from broker import Bus, Topic, encode_frame
 from broker.messages import Escalation, Evidence, FrameMeta, ModelRef
 from broker.topics import CAMERA_ESCALATION, CAMERA_EVIDENCE
-from config import BacklogFullError, BadPayloadError, Clock, PermanentError, get_logger
+from config import BacklogFullError, BadPayloadError, Clock, TransientError, get_logger
 from detector.evidence import annotate, encode_within
 from detector.pictures import Picture
 from detector.rules import Firing
@@ -114,7 +114,7 @@ class Escalator:
             topic = CAMERA_ESCALATION.at(self._bus.site, camera=camera, origin=self._bus.origin)
             try:
                 event_id = self._bus.publish_event(topic, raised.build)
-            except (BacklogFullError, PermanentError) as error:
+            except (BacklogFullError, TransientError) as error:
                 self._log.error("escalation.held", held=len(self._held), held_max=self._held_max, error=str(error))
                 return
             self._held.popleft()

@@ -352,14 +352,14 @@ def _find_runs(
     """
     # One empty cell in front lets the first run begin, an empty row below ends the last one of every column.
     stride = grid.rows + 1
-    line = np.zeros(1 + grid.columns * stride, np.int8)
+    line = np.zeros(1 + grid.columns * stride, np.int16)
     levels = flagged.view(np.int8) + strong.view(np.int8)
     line[1:].reshape(grid.columns, stride)[:, : grid.rows] = levels.reshape(grid.rows, grid.columns).T
     occupied = line > 0
     edges = np.flatnonzero(occupied[1:] != occupied[:-1])
     if not edges.size:
         return
-    sums = np.add.reduceat(line[1:], edges, dtype=np.int32).tolist()
+    sums = np.add.reduceat(line[1:], edges, dtype=np.int16).tolist()
     places = edges.tolist()
     for begin, end, levels_sum in zip(places[::2], places[1::2], sums[::2], strict=True):
         strong_cells = levels_sum - (end - begin)

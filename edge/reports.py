@@ -11,7 +11,7 @@ import msgspec
 from broker import Bus, Delivery, Topic, encode_frame
 from broker.messages import CameraState, FrameMeta, MotionEvent, OpenEvents
 from broker.topics import CAMERA_FRAME, CAMERA_MOTION, CAMERA_MOTION_ACTIVE, CAMERA_MOTION_OPEN, CAMERA_STATE, TopicSpec
-from config import BacklogFullError, BadPayloadError, Clock, get_logger
+from config import BacklogFullError, BadPayloadError, Clock, TransientError, get_logger
 from edge.modes import MovementStep
 from edge.motion import BoxXyxy
 from edge.source import CapturedFrame
@@ -43,7 +43,7 @@ class CameraReports:
     Attributes:
         frames_sent: frames handed to the bus.
         frames_unsent: wanted frames that found no connection, or were too large.
-        events_refused: motion events that a full outbox did not take.
+        events_refused: motion events that a full outbox, or its full disk, did not take.
     """
 
     def __init__(self, bus: Bus, camera: str, *, node: str, source: str, clock: Clock) -> None:
@@ -141,7 +141,7 @@ class CameraReports:
         """Say that something begins to move, moves on, or does so no longer; `ended` says why.
 
         Raises:
-            PermanentError: the disk did not take it.
+            TransientError: the disk did not take it.
         """
         start = self._start
         event = MotionEvent(
@@ -171,7 +171,7 @@ class CameraReports:
         """End what moves, because nobody watches it any longer; `seq` is the last picture's.
 
         Raises:
-            PermanentError: the disk did not take it.
+            TransientError: the disk did not take it.
         """
         if self._start is not None:
             self.motion("end", at=self._clock.now(), seq=seq, ended="interrupted")
@@ -184,7 +184,7 @@ class CameraReports:
 
         try:
             return named(self._bus.publish_event(self._topic(CAMERA_MOTION), named))
-        except BacklogFullError as error:
+        except (BacklogFullError, TransientError) as error:
             self.events_refused += 1
             self._log.error("motion.refused", error=str(error))
             return None

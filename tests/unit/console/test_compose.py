@@ -30,6 +30,7 @@ def test_without_anything_it_is_a_synthetic_street_on_an_embedded_broker(setting
     assert plan.settings.bus.url == "mqtt://127.0.0.1:1883"
     assert plan.page_url == "http://127.0.0.1:8126/"
     assert plan.notices == ()
+    assert plan.settings.detector.rules["presence"].cooldown_s == 4.0
 
 
 def test_cameras_of_flags_take_the_place_of_those_of_the_site_file(tmp_path: Path) -> None:
@@ -37,6 +38,7 @@ def test_cameras_of_flags_take_the_place_of_those_of_the_site_file(tmp_path: Pat
     settings = load_settings(None, {"cameras": given, "state_dir": tmp_path})
     assert list(compose(settings, ALL_FREE, cameras=["gate"]).settings.cameras) == ["gate"]
     assert list(compose(settings, ALL_FREE).settings.cameras) == ["yard", "gate"]
+    assert compose(settings, ALL_FREE).settings.detector == settings.detector
 
 
 def test_a_taken_port_gives_way_to_a_free_one_and_says_so(settings: Settings) -> None:

@@ -9,24 +9,30 @@ from pathlib import Path
 import pytest
 
 from config import PermanentError
-from console.machine import answers, free_port, hold_state, port_is_free
+from console.machine import PortClaims, answers, hold_state
 
 
-def test_a_port_that_somebody_listens_on_is_not_free() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
+def test_a_port_that_somebody_listens_on_cannot_be_taken() -> None:
+    with PortClaims() as ports, socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert not port_is_free("127.0.0.1", port)
+        assert not ports.take("127.0.0.1", port)
         assert answers("127.0.0.1", port)
-    assert port_is_free("127.0.0.1", port)
-    assert not answers("127.0.0.1", port)
+        server.close()
+        assert ports.take("127.0.0.1", port)
+        assert not answers("127.0.0.1", port)
 
 
-def test_a_free_port_is_free() -> None:
-    assert port_is_free("127.0.0.1", free_port("127.0.0.1"))
+def test_a_port_is_taken_once_until_its_owner_lets_go() -> None:
+    with PortClaims() as second:
+        with PortClaims() as first:
+            port = first.take_any("127.0.0.1")
+            assert not second.take("127.0.0.1", port)
+        assert second.take("127.0.0.1", port)
 
 
-def test_an_address_of_another_machine_is_not_free() -> None:
-    assert not port_is_free("192.0.2.1", 1883)
+def test_an_address_of_another_machine_cannot_be_taken() -> None:
+    with PortClaims() as ports:
+        assert not ports.take("192.0.2.1", 1883)
 
 
 def test_a_second_one_on_the_same_state_folder_is_told_who_has_it_and_the_cure(tmp_path: Path) -> None:
