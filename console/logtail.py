@@ -13,6 +13,8 @@ __all__ = ["LogTail"]
 
 _READ_BYTES_MAX = 65_536
 """Looked at in one go; of a log that grows faster only the end is."""
+_TOLD_OTHERWISE = frozenset({"thread.ended"})
+"""What ends a thread for good is told by the role's last words, or by its camera's state."""
 
 
 class _Line(msgspec.Struct):
@@ -67,7 +69,7 @@ def _for_people(line: bytes) -> str:
     except msgspec.DecodeError:
         return ""
     advice = said.hint or said.cure
-    if not advice and said.level != "error":
+    if said.event in _TOLD_OTHERWISE or (not advice and said.level != "error"):
         return ""
     parts = [said.event.replace(".", " ").replace("_", " "), said.error, advice]
     return printable(": ".join(part for part in parts if part), 400)

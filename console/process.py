@@ -1,7 +1,7 @@
 """The child processes of `vigil up`: started, watched, started again, stopped in order.
 
-A role may die at any time and is started again after a back-off. A role that never worked and leaves with words of
-its own (``vigil: ...``) and a status that says "do not try again" has given up for good: the same settings would say
+A role may die at any time and is started again after a back-off. A role that has not worked yet and leaves with words
+of its own (``vigil: ...``) and a status that says "do not try again" has given up for good: the same settings would say
 the same again. One that did work is always tried again, because they were good once.
 """
 
@@ -76,7 +76,7 @@ class RoleProcess:
     Attributes:
         restarts: how often it was started again.
         failures: how often it ended since it last worked for a while.
-        has_worked: set by whoever sees it at work.
+        has_worked: it ran for a while, or whoever watches it saw it at work and set this.
 
     Args:
         name: the role.
@@ -150,7 +150,8 @@ class RoleProcess:
         return self._depart(status, now_s)
 
     def _tend_running(self, now_s: float) -> None:
-        if self.failures and now_s - self._started_s > STEADY_S:
+        if now_s - self._started_s > STEADY_S and (self.failures or not self.has_worked):
+            self.has_worked = True
             self.failures = 0
             self._backoff.reset()
         size = self.log_file.stat().st_size if self.log_file.exists() else 0

@@ -119,7 +119,7 @@ def mesh_line(mesh: MeshSnapshot, absent: Sequence[str]) -> str:
     if not mesh.cameras:
         parts.insert(0, "no camera has reported yet")
     if absent:
-        parts.append("down: " + "; ".join(printable(reason) for reason in absent))
+        parts.append("down: " + "; ".join(printable(reason, 120) for reason in absent))
     return "  ".join(parts)
 
 

@@ -175,6 +175,7 @@ class Mesh:
         self._given_up: dict[str, str] = {}
         self._departures: dict[str, Departure] = {}
         self._milestones: dict[str, float] = {}
+        self._seen: set[str] = set()
         self._bus = listen(plan.settings, "up")
         self._started_s = time.monotonic()
 
@@ -233,6 +234,7 @@ class Mesh:
             self._tend_roles(time.monotonic())
             if broker.has_said(BROKER_LISTENS) and answers(settings.host, settings.port):
                 broker.has_worked = True
+                self._seen.add("broker")
                 self._reach("broker")
                 return
 
@@ -270,9 +272,7 @@ class Mesh:
                 self._screen.note(f"no {role.name}: {departure.words}")
 
     def _mark_progress(self, mesh: MeshSnapshot) -> None:
-        working = {figures.role for figures in mesh.roles if figures.state == "online"}
-        for name in working & self._roles.keys():
-            self._roles[name].has_worked = True
+        self._seen |= {figures.role for figures in mesh.roles if figures.state == "online"}
         if "page" not in self._milestones and self._roles["console"].running:
             place = urlsplit(self._plan.page_url)
             if answers(place.hostname or "127.0.0.1", place.port or 80, TICK_S):
@@ -309,18 +309,7 @@ class Mesh:
 
     def _say_goodbye(self, mesh: MeshSnapshot, before: Marks) -> int:
         self._screen.close()
-        faults = [
-            f"{name} kept failing: {self._departures[name].words or self._departures[name].reason}"
-            for name, role in self._roles.items()
-            if role.failures >= KEPT_FAILING
-        ]
-        faults += [f"{c.name} is in error: {c.error}" for c in mesh.cameras if c.state == "error"]
-        if not self._stop.is_set():
-            faults += [
-                f"{name} did not get to work in this time: {role.log_file}"
-                for name, role in self._roles.items()
-                if not role.has_worked and name not in self._given_up
-            ]
+        faults = self._faults(mesh)
         for line in self._summary(mesh):
             click.echo(line)
         verdict = run_audit(self._plan.settings, self._site_file, self._environment, before)
@@ -329,6 +318,17 @@ class Mesh:
         for line in verdict.lines:
             click.echo(line)
         return 0 if verdict.complete and not faults else 1
+
+    def _faults(self, mesh: MeshSnapshot) -> list[str]:
+        faults = [f"{camera.name} is in error: {camera.error}" for camera in mesh.cameras if camera.state == "error"]
+        for name, role in self._roles.items():
+            said = self._departures.get(name)
+            why = (said.words or said.reason) if said else f"see {role.log_file}"
+            if role.failures >= KEPT_FAILING:
+                faults.append(f"{name} kept failing: {why}")
+            elif name not in self._seen | self._given_up.keys() and not self._stop.is_set():
+                faults.append(f"{name} did not get to work in this time: {why}")
+        return faults
 
     def _summary(self, mesh: MeshSnapshot) -> list[str]:
         lines = [f"ran for {format_duration(time.monotonic() - self._started_s)}"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from broker.outbox import read_backlogs
+from broker.outbox import Backlog, read_backlogs
 from broker.session import find_outboxes
 from broker.topics import CAMERA_ESCALATION
 from config.settings import Settings
@@ -65,12 +65,16 @@ class Verdict:
 
 def read_marks(settings: Settings) -> Marks:
     """How many escalations the processes of this machine have raised so far."""
-    return {
-        (origin, backlog.epoch): backlog.last_seq
+    return {(origin, backlog.epoch): backlog.last_seq for origin, backlog in _backlogs(settings)}
+
+
+def _backlogs(settings: Settings) -> list[tuple[str, Backlog]]:
+    return [
+        (origin, backlog)
         for origin, path in find_outboxes(settings).items()
         for backlog in read_backlogs(path)
         if backlog.name == CAMERA_ESCALATION.name
-    }
+    ]
 
 
 def run_audit(settings: Settings, site_file: Path, environment: Mapping[str, str], before: Marks) -> Verdict:
@@ -82,8 +86,8 @@ def run_audit(settings: Settings, site_file: Path, environment: Mapping[str, str
         environment: theirs.
         before: how far the sequences had come before it.
     """
-    after = read_marks(settings)
-    if not any(after.values()):
+    raised = sum(read_marks(settings).values()) - sum(before.values())
+    if not raised and not any(before.values()):
         return Verdict(("no escalation was raised",), complete=True)
     command = vigil_command(site_file, ("audit", "--json"))
     try:
@@ -96,14 +100,24 @@ def run_audit(settings: Settings, site_file: Path, environment: Mapping[str, str
             check=False,
         )
     except subprocess.TimeoutExpired:
-        late = f"the sink did not answer within {AUDIT_TIMEOUT_S:.0f} s: run `vigil audit` later"
-        return Verdict((late,), complete=False)
+        return _unknown(settings, raised, f"no answer within {AUDIT_TIMEOUT_S:.0f} s")
     try:
         report = msgspec.json.decode(done.stdout, type=AuditReport)
     except msgspec.DecodeError:
-        words = done.stderr.decode(errors="replace").strip().removeprefix("vigil: ")
-        return Verdict((f"the sink could not be asked: {printable(words, 400)}",), complete=False)
+        return _unknown(settings, raised, done.stderr.decode(errors="replace").strip().removeprefix("vigil: "))
     return judge(report, before, "Kafka" if settings.bridge.kafka else "the journal")
+
+
+def _unknown(settings: Settings, raised: int, reason: str) -> Verdict:
+    """Without the sink's answer there is only what the outboxes say."""
+    waiting = sum(len(backlog.waiting) for _, backlog in _backlogs(settings))
+    return Verdict(
+        (
+            f"{raised} escalations raised; {waiting} wait in the outbox and are sent at the next start",
+            f"the sink could not be asked for the others: {printable(reason, 400)}",
+        ),
+        complete=False,
+    )
 
 
 def judge(report: AuditReport, before: Marks, sink: str) -> Verdict:

@@ -215,8 +215,8 @@ def watch(
     """
     load: SettingsLoader = ctx.obj
     settings = load.read()
-    # What this command prints is its result, so logs go elsewhere, and say only what is wrong unless more is asked for.
-    level = "warning" if settings.log.level == "info" else settings.log.level
+    # What this command prints is its result, so logs go elsewhere, and only where they were asked for.
+    level = "error" if settings.log.level == "info" else settings.log.level
     configure_logging(level, settings.log.style, stream=sys.stderr)
     stop = threading.Event()
     stop_on_signals(stop)
@@ -234,7 +234,7 @@ def watch(
     try:
         if not bus.wait_connected(CONNECT_WAIT_S) and not fatal:
             raise TransientError(f"no broker at {settings.bus.url}: start one, or name another with --bus URL")
-        _follow(waiting, stop, as_json=as_json, duration_s=duration_s, count=count)
+        _follow(bus, waiting, stop, as_json=as_json, duration_s=duration_s, count=count)
     finally:
         bus.close()
     if overflow.dropped:
@@ -271,6 +271,7 @@ def _subscribe(bus: Bus, camera: str | None, kinds: Sequence[str], offer: Callab
 
 
 def _follow(
+    bus: Bus,
     waiting: queue.Queue[Delivery],
     stop: threading.Event,
     *,
@@ -280,14 +281,22 @@ def _follow(
 ) -> None:
     end_s = float("inf") if duration_s is None else time.monotonic() + duration_s
     shown = 0
+    connected = True
     while not stop.is_set() and time.monotonic() < end_s and (count is None or shown < count):
+        if connected is not bus.connected:
+            connected = bus.connected
+            click.echo(f"vigil: {'connected again' if connected else 'connection lost, trying again'}", err=True)
         try:
             delivery = waiting.get(timeout=min(0.2, max(0.0, end_s - time.monotonic())))
         except queue.Empty:
             continue
         shown += 1
-        if as_json:
-            click.echo(json_line(delivery))
-        else:
-            colour = _COLOURS.get(kind_of(delivery.topic.spec))
-            click.echo(click.style(text_line(delivery), fg=colour) if colour else text_line(delivery))
+        _show(delivery, as_json=as_json)
+
+
+def _show(delivery: Delivery, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json_line(delivery))
+        return
+    colour = _COLOURS.get(kind_of(delivery.topic.spec))
+    click.echo(click.style(text_line(delivery), fg=colour) if colour else text_line(delivery))

@@ -187,7 +187,7 @@ class _Grid:
     def cells(self, luma: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Mean brightness of each cell, shape (size,), 0..255."""
         side, width_px = self.side_px, self.columns * self.side_px
-        bands = luma[: self.rows * side, :width_px].reshape(self.rows, side, width_px)
+        bands = luma[: self.rows * side].reshape(self.rows, side, luma.shape[1])[..., :width_px]
         # Row sums by adding slices, the rest by BLAS: nine times faster than .mean(axis=(1, 3)).
         sums = bands[:, 0].astype(np.uint16)
         for k in range(1, side):

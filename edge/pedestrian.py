@@ -52,10 +52,8 @@ _LEG_NEARER = -0.3
 """Trousers go under the jacket, whichever leg is in front."""
 _STANDING = 1.03
 """Height of the figure built here, with its weight on one straight leg."""
-_SCREEN_ROOM = 1.05
-"""Sprite height in body heights: a little more than the person, for the nearer foot and soft edges."""
-_ASPECT = 0.78
-"""Sprite width over height: room for the longest stride."""
+_ROOM = 1.12, 0.82
+"""Sprite height and width in body heights: room for the nearer foot, soft edges and the longest stride."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +113,7 @@ def draw_pedestrian(look: Look, *, phase: float, yaw_rad: float, height_px: int)
 
     Returns:
         Shape (rows, columns, 4), red, green, blue and alpha, not premultiplied. The ground point below the hips is in
-        the middle column, `(rows - rows / 1.05) / 2` above the lowest row.
+        the middle column and in row `(rows + height_px) / 2`.
     """
     canvas = _Canvas(height_px, yaw_rad)
     for solid in sorted(_build_figure(look, phase), key=canvas.nearness):
@@ -252,9 +250,8 @@ class _Canvas:
     def __init__(self, height_px: int, yaw_rad: float) -> None:
         self._unit = height_px / _STANDING
         self._cos, self._sin = math.cos(yaw_rad), math.sin(yaw_rad)
-        rows = round(height_px * _SCREEN_ROOM)
-        columns = round(rows * _ASPECT)
-        self._ground = rows - (rows - height_px) / 2
+        rows, columns = (round(height_px * room) for room in _ROOM)
+        self._ground = (rows + height_px) / 2
         self._middle = columns / 2
         self._paint = np.zeros((4, rows, columns), np.float32)
 

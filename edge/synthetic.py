@@ -235,7 +235,7 @@ class SyntheticStreet:
         rgba = draw_pedestrian(
             look, phase=(phase + 0.5) / _PHASES, yaw_rad=yaw * 2 * math.pi / _YAWS, height_px=tall_px
         )
-        ground = rgba.shape[1] / 2, rgba.shape[0] - (rgba.shape[0] - tall_px) / 2
+        ground = rgba.shape[1] / 2, (rgba.shape[0] + tall_px) / 2
         rows, columns = np.nonzero(rgba[..., 3] > 127)
         left, top = int(columns.min()), int(rows.min())
         right, bottom = int(columns.max()) + 1, int(rows.max()) + 1
@@ -323,11 +323,13 @@ def luma_thumbnail(rgb: NDArray[np.uint8], height_px: int = 100) -> NDArray[np.u
         Shape (height_px, width in proportion).
     """
     height, width = rgb.shape[:2]
-    whole = math.gcd(height, width)
-    side = max(k for k in range(1, max(1, height // height_px) + 1) if whole % k == 0)
+    # Whole areas first: rows added, then columns and colours weighted by BLAS, twice as fast as Pillow. A rim of less
+    # than half a percent may be left over.
+    side = max(
+        k for k in range(1, max(2, height // height_px + 1)) if height % k * 200 <= height and width % k * 200 <= width
+    )
     rows, columns = height // side, width // side
-    # Whole areas first: rows added, then columns and colours weighted by BLAS, faster than Pillow could.
-    bands = rgb.reshape(rows, side, width * 3)
+    bands = rgb[: rows * side].reshape(rows, side, width * 3)[..., : columns * side * 3]
     sums = bands[:, 0].astype(np.uint16)
     for k in range(1, side):
         sums += bands[:, k]
@@ -335,7 +337,7 @@ def luma_thumbnail(rgb: NDArray[np.uint8], height_px: int = 100) -> NDArray[np.u
     luma = (sums.astype(np.float32).reshape(-1, side * 3) @ weights).reshape(rows, columns)
     reduced = Image.fromarray((luma + np.float32(0.5)).astype(np.uint8))
     if rows > height_px:
-        reduced = reduced.resize((max(1, round(width * height_px / height)), height_px), Image.Resampling.BOX)
+        reduced = reduced.resize((max(1, round(width * height_px / height)), height_px), Image.Resampling.BILINEAR)
     return np.asarray(reduced)
 
 

@@ -48,8 +48,11 @@ def state(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def mesh(state: Path, tmp_path: Path) -> Iterator[Vigil]:
-    """A mesh that has raised its first escalation."""
-    with Vigil("--state", str(state), "up", *free_ports(), folder=tmp_path) as vigil:
+    """A mesh that has raised its first escalation, and raises more every second that somebody is there."""
+    site_file = tmp_path / "site.yaml"
+    site_file.write_text("detector:\n  rules:\n    presence: {cooldown_s: 1}\n")
+    options = ("--config", str(site_file), "--state", str(state))
+    with Vigil(*options, "up", *free_ports(), folder=tmp_path) as vigil:
         wait_until(lambda: stored(state), timeout_s=90, what=f"the first escalation\n{vigil.output}")
         yield vigil
 

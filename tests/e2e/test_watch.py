@@ -96,8 +96,17 @@ def test_without_a_broker_it_says_so(tmp_path: Path) -> None:
     url = f"mqtt://127.0.0.1:{free_port()}"
     status, output, errors = run_vigil("--bus", url, "watch")
     assert (status, output) == (69, "")
-    assert f"vigil: no broker at {url}: start one, or name another with --bus URL" in errors
-    assert "Traceback" not in errors
+    assert errors == f"vigil: no broker at {url}: start one, or name another with --bus URL\n"
+
+
+def test_a_broker_that_comes_back_is_followed_again(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    with Vigil("--bus", mosquitto.url, "watch", folder=tmp_path) as watch:
+        wait_until(lambda: mosquitto_has_client(mosquitto), what="the watcher at the broker")
+        mosquitto.stop()
+        wait_until(lambda: "connection lost" in watch.errors, what="word of the loss")
+        mosquitto.start()
+        wait_until(lambda: "connected again" in watch.errors, timeout_s=20, what="the watcher's return")
+        assert watch.errors == "vigil: connection lost, trying again\nvigil: connected again\n"
 
 
 @pytest.mark.parametrize(

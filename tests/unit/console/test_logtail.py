@@ -19,13 +19,14 @@ def test_hints_cures_and_errors_are_told_once(tmp_path: Path) -> None:
         + line(event="model.hog_in_use", level="info", hint="give --model PATH")
         + line(event="bus.disconnected", level="warning")
         + line(event="journal.replaced", level="error", cure="restore it")
-        + line(event="thread.ended", level="error", error="no login\x1b[2J")
+        + line(event="sink.full", level="error", error="no room\x1b[2J")
+        + line(event="thread.ended", level="error", error="told by the role itself")
         + "not JSON\n[1]\n\xff\n"
     )
     assert tail.words() == [
         "model hog in use: give --model PATH",
         "journal replaced: restore it",
-        "thread ended: no login [2J",
+        "sink full: no room [2J",
     ]
     with log.open("a") as more:
         more.write(line(event="model.hog_in_use", level="info", hint="give --model PATH"))

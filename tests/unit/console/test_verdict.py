@@ -90,3 +90,16 @@ def test_nothing_raised_needs_no_audit(settings: Settings, tmp_path: Path) -> No
     verdict = run_audit(settings, tmp_path / "none.yaml", {}, {})
     assert verdict.lines == ("no escalation was raised",)
     assert verdict.complete
+
+
+def test_when_the_sink_cannot_be_asked_the_outbox_says_what_it_knows(settings: Settings, tmp_path: Path) -> None:
+    outbox = Outbox(outbox_path(settings, "detector"), origin="laptop.detector")
+    identities = [
+        outbox.put("camera_escalation", "t", lambda _id: b"{}", priority=0, needs_receipt=True) for _ in range(3)
+    ]
+    outbox.settle(identities[0])
+    outbox.close()
+    verdict = run_audit(settings, tmp_path / "none.yaml", {}, {})
+    assert not verdict.complete
+    assert verdict.lines[0] == "3 escalations raised; 2 wait in the outbox and are sent at the next start"
+    assert "none.yaml: there is no such file" in verdict.lines[1]

@@ -56,7 +56,7 @@ def test_pictures_come_in_the_size_asked_for(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("first_wave", [0, 500])
 def test_people_come_in_waves_with_nobody_in_between(first_wave: int) -> None:
-    for wave in range(first_wave, first_wave + 20):
+    for wave in range(first_wave, first_wave + 6):
         present = [bool(STREET.people(wave * WAVE_S + second)) for second in np.arange(0, WAVE_S, 0.25)]
         assert any(present[:12]), "the first comes within three seconds"
         assert not any(present[54:]), "the last third is quiet"
@@ -92,13 +92,14 @@ def test_the_truth_is_where_the_picture_changed() -> None:
         # The two differ in light too, which is one factor for all.
         level = np.median(picture[..., 1] / np.maximum(quiet[..., 1], 1))
         changed = np.abs(picture - quiet * level).max(axis=2) > 24
-        people = STREET.people(at_s)
-        for person in people:
+        elsewhere = changed.copy()
+        for person in STREET.people(at_s):
             left, top, right, bottom = (round(edge) for edge in person.box_xyxy_px)
             if person.fully_visible:
                 assert changed[top:bottom, left:right].mean() > 0.2
-            changed[max(0, top - 3) : bottom + 12, max(0, left - 12) : right + 20] = False
-        assert changed.mean() < 0.002, "nothing but people and their shadows changed"
+                assert changed[[top + 1, bottom - 2], left:right].any(axis=1).all(), "the box is tight"
+            elsewhere[max(0, top - 3) : bottom + 12, max(0, left - 12) : right + 20] = False
+        assert elsewhere.mean() < 0.002, "nothing but people and their shadows changed"
 
 
 def test_fully_visible_means_inside_and_in_front() -> None:
@@ -175,7 +176,9 @@ def test_the_thumbnail_is_what_averaging_gives(size: tuple[int, int], expected: 
     assert thumbnail.shape == expected
     assert thumbnail.dtype == np.uint8
     reference = cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), expected[::-1], interpolation=cv2.INTER_AREA)
-    assert np.abs(thumbnail.astype(np.int16) - reference).mean() < 1.5
+    difference = thumbnail.astype(np.int16) - reference
+    assert np.abs(difference).mean() < 2.5
+    assert abs(difference.mean()) < 0.5
 
 
 def hog_eye() -> Callable[[Picture], list[Box]]:
