@@ -24,7 +24,7 @@ __all__ = ["HogBackend", "HogParameters", "margin_to_score"]
 class HogParameters(msgspec.Struct, frozen=True, kw_only=True):
     """How the detector looks; part of the model's identity.
 
-    On the synthetic street (people of 95 to 165 px in a picture of 640x360) it finds 0.88 of those in full view, and
+    On the synthetic street (people of 95 to 165 px in a picture of 640x360) it finds 0.80 of those in full view, and
     0.92 of what it says is right. On PETS 2009 S2.L1 view 1 (OpenCV's vtest.avi, people of 40 to 90 px in 480x360) it
     finds 0.56 of what a Faster R-CNN finds, and 0.94 is right. Both at a score of 0.5 and an IoU of 0.4.
 
