@@ -161,7 +161,8 @@ class Outbox:
             try:
                 return self._put(stream, topic, build, priority, needs_receipt=needs_receipt)
             except sqlite3.Error as error:
-                raise TransientError(f"the outbox did not take a message for {topic} ({error}): free some disk") from error
+                message = f"the outbox did not take a message for {topic} ({error}): free some disk"
+                raise TransientError(message) from error
             finally:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")

@@ -54,9 +54,7 @@ class _RepeatLimit:
         return event
 
 
-def configure_logging(
-    level: LogLevel = "info", style: LogFormat = "auto", *, stream: TextIO | None = None
-) -> None:
+def configure_logging(level: LogLevel = "info", style: LogFormat = "auto", *, stream: TextIO | None = None) -> None:
     """Set up logging for this process; call it once, from a command.
 
     Args:

@@ -183,7 +183,8 @@ class RoleProcess:
         usage = [line for line in lines if line.startswith("Error: ")]
         if usage:
             return usage[-1].removeprefix("Error: "), True
-        return (lines[-1] if lines else ""), False
+        last = lines[-1] if lines else ""
+        return ("" if last.startswith("{") else last), False  # a log line says what went well before
 
     def has_said(self, text: str) -> bool:
         """Whether `text` is in what its log begins with since its last start."""

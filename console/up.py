@@ -262,9 +262,8 @@ class Mesh:
                 continue
             if not departure.for_good:
                 self._departures[role.name] = departure
-                self._screen.note(
-                    f"{role.name} {departure.reason}; starts again in {departure.retry_s:.1f} s: {departure.words}"
-                )
+                words = f": {departure.words}" if departure.words else ""
+                self._screen.note(f"{role.name} {departure.reason}; starts again in {departure.retry_s:.1f} s{words}")
             elif role.name in self._needed:
                 raise _as_error(departure)
             else:

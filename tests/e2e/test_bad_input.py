@@ -97,7 +97,7 @@ def test_a_wrong_kafka_address(tmp_path: Path) -> None:
     kafka = f"127.0.0.1:{free_port()}"
     flags = ("up", *free_ports(), "--kafka", kafka, "--for", "12s")
     patience = {"VIGIL_BRIDGE__KAFKA__CONNECT_TIMEOUT_S": "1"}
-    status, output, errors = run_vigil("--state", str(tmp_path), *flags, timeout_s=110, **patience)
+    status, output, errors = run_vigil("--state", str(tmp_path), *flags, timeout_s=110, environment=patience)
     assert status == 1, output
     assert "bridge ended with status 69; starts again in " in output
     assert f"no Kafka answers at {kafka}" in output

@@ -12,6 +12,8 @@ import httpx
 import psutil
 import pytest
 
+from broker.outbox import read_backlogs
+from broker.session import find_outboxes
 from config.settings import Settings
 from config.sources import load_settings
 from tests.e2e.vigil_process import Vigil, run_vigil
@@ -71,6 +73,12 @@ def stored(state: Path) -> int:
             db.rollback()
 
 
+def waiting(state: Path) -> int:
+    """Messages in the outboxes that nobody has confirmed."""
+    outboxes = find_outboxes(used_settings(state)).values()
+    return sum(len(backlog.waiting) for path in outboxes for backlog in read_backlogs(path))
+
+
 VERDICT = r"(\d+) escalations raised, \1 in the journal, 0 missing, 0 repeated"
 
 
@@ -105,6 +113,7 @@ def test_any_role_may_be_killed_and_every_escalation_arrives_once(mesh: Vigil, s
     assert set(first) == set(ROLES)
     for role in ("bridge", "detector", "broker", "edge", "console"):
         kill_and_see_it_recover(mesh, state, role, first[role].pid)
+    wait_until(lambda: not waiting(state), timeout_s=60, what="receipts for everything that was raised")
     mesh.interrupt()
     assert mesh.wait_end(60) == 0, mesh.output + mesh.errors
     assert re.search(VERDICT, mesh.output), mesh.output

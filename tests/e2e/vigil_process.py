@@ -28,7 +28,7 @@ def _environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 def run_vigil(
-    *arguments: str, timeout_s: float = 60, cwd: Path | None = None, **environment: str
+    *arguments: str, timeout_s: float = 60, cwd: Path | None = None, environment: Mapping[str, str] | None = None
 ) -> tuple[int, str, str]:
     """Run it to its end: status, output, errors."""
     done = subprocess.run(
@@ -38,7 +38,7 @@ def run_vigil(
         timeout=timeout_s,
         check=False,
         cwd=cwd,
-        env=_environment(environment),
+        env=_environment(environment or {}),
     )
     return done.returncode, done.stdout, done.stderr
 

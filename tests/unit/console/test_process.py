@@ -80,6 +80,11 @@ def test_a_crash_is_retried_and_its_last_line_told(role: Starter) -> None:
     assert (departure.status, departure.words, departure.for_good) == (1, "RuntimeError: out of luck", False)
 
 
+def test_a_log_line_is_no_reason(role: Starter) -> None:
+    departure = depart(role('import sys; print(\'{"event": "bus.connected"}\'); sys.exit(3)'))
+    assert (departure.reason, departure.words) == ("ended with status 3", "")
+
+
 @pytest.mark.parametrize("status", [1, 69, 78])
 def test_a_role_that_says_why_gives_up_unless_a_service_is_away(role: Starter, status: int) -> None:
     departure = depart(role(f"import sys; print('noise'); print('vigil: no such model'); sys.exit({status})"))
