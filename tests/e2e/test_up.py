@@ -145,3 +145,18 @@ def test_the_next_frame_is_a_picture_for_plain_tools(mesh: Vigil, tmp_path: Path
     content = (tmp_path / "a.jpg").read_bytes()
     assert content.startswith(b"\xff\xd8\xff\xfe")
     assert b'"camera":"street"' in content[:200]
+
+
+@pytest.mark.slow
+def test_without_the_web_framework_the_mesh_runs_and_says_what_is_missing(state: Path, tmp_path: Path) -> None:
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "fastapi.py").write_text("raise ModuleNotFoundError('hidden', name='fastapi')\n")
+    environment = {"PYTHONPATH": f"{hidden}:{Path(__file__).parents[2]}"}
+    options = ("--state", str(state), "up", *free_ports())
+    with Vigil(*options, folder=tmp_path, environment=environment) as vigil:
+        vigil.wait_said("no console: `vigil console` needs fastapi, which is not installed: ")
+        vigil.wait_said("pip install 'vigil-mesh[console]'")
+        wait_until(lambda: stored(state), timeout_s=90, what="an escalation all the same")
+        vigil.interrupt()
+        assert vigil.wait_end(60) == 0, vigil.output + vigil.errors

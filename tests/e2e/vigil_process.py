@@ -49,10 +49,12 @@ class Vigil:
     Args:
         arguments: of the command line.
         folder: where its output is kept.
+        environment: on top of this process's own.
     """
 
-    def __init__(self, *arguments: str, folder: Path) -> None:
+    def __init__(self, *arguments: str, folder: Path, environment: Mapping[str, str] | None = None) -> None:
         self._arguments = arguments
+        self._environment = _environment(environment or {})
         self._out = folder / "vigil.out"
         self._err = folder / "vigil.err"
         self._process: subprocess.Popen[bytes] | None = None
@@ -60,7 +62,7 @@ class Vigil:
     def __enter__(self) -> Self:
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
-                _command(self._arguments), stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=_environment({})
+                _command(self._arguments), stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=self._environment
             )
         return self
 
