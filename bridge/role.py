@@ -25,12 +25,12 @@ def journal_path(settings: Settings) -> Path:
 
 
 def _ledger_path(settings: Settings, role: str) -> Path:
-    return settings.state_dir / "bridge" / f"{settings.site}-{origin_of(settings.node, role)}.db"
+    return settings.state_dir / "bridge" / settings.site / f"{origin_of(settings.node, role)}.db"
 
 
 def find_ledgers(settings: Settings) -> list[Path]:
     """The ledgers of this site's bridges on this machine."""
-    return sorted((settings.state_dir / "bridge").glob(f"{settings.site}-*.db"))
+    return sorted((settings.state_dir / "bridge" / settings.site).glob("*.db"))
 
 
 def run_bridge(settings: Settings, role: str, *, to_journal: bool = False) -> None:
@@ -46,7 +46,6 @@ def run_bridge(settings: Settings, role: str, *, to_journal: bool = False) -> No
         PermanentError: the sink or the broker refuses us for good.
     """
     stop = threading.Event()
-    stop_on_signals(stop)
     ends: list[Exception] = []
 
     def on_fatal(error: Exception) -> None:
@@ -58,6 +57,8 @@ def run_bridge(settings: Settings, role: str, *, to_journal: bool = False) -> No
     forwarder = Forwarder(bus, sink, on_fatal=on_fatal)
     presence = Presence(bus, settings, role, figures=forwarder.figures)
     forwarder.start()
+    # Not earlier: while Kafka does not answer there is nothing to finish, and a signal ends the process at once.
+    stop_on_signals(stop)
     bus.start()
     presence.start()
     get_logger().info("bridge.started", sink=sink.name, bus=settings.bus.url)

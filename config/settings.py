@@ -6,11 +6,12 @@ Where a value comes from, the first that has it wins: a flag of the command line
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from config.log import LogFormat, LogLevel
@@ -39,6 +40,18 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 def default_state_dir() -> Path:
     """Where outboxes, journals and logs of this user live."""
     return Path(platformdirs.user_state_dir("vigil", appauthor=False))
+
+
+def _check_bus_url(value: str) -> str:
+    if re.fullmatch(r"mqtts?://[^/\s]+", value):
+        return value
+    raise ValueError("write mqtt://HOST:PORT, or mqtts://HOST:PORT for TLS")
+
+
+def _check_bootstrap(value: str) -> str:
+    if re.fullmatch(r"[^\s,]+:\d{1,5}(,[^\s,]+:\d{1,5})*", value):
+        return value
+    raise ValueError("write HOST:PORT, several separated by commas")
 
 
 class _Section(BaseModel):
@@ -79,7 +92,7 @@ class OutboxSettings(_Section):
 class BusSettings(_Section):
     """How a process reaches the broker."""
 
-    url: str = Field(default="mqtt://127.0.0.1:1883", pattern=r"^mqtts?://[^/\s]+$")
+    url: Annotated[str, AfterValidator(_check_bus_url)] = "mqtt://127.0.0.1:1883"
     """``mqtt://HOST:PORT``, or ``mqtts://`` for TLS."""
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
     """MQTT version; ``auto`` tries 5 and falls back to 3.1.1."""
@@ -189,7 +202,7 @@ class DetectorSettings(_Section):
 class KafkaSettings(_Section):
     """The Kafka that escalations go to."""
 
-    bootstrap: str = Field(pattern=r"^[^\s,]+:\d+(,[^\s,]+:\d+)*$")
+    bootstrap: Annotated[str, AfterValidator(_check_bootstrap)]
     """``HOST:PORT``, several separated by commas."""
     topic: str = Field(default="vigil.escalations", pattern=r"^[A-Za-z0-9._-]{1,249}$")
     """The topic that escalations are written to."""
@@ -224,7 +237,6 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
         env_prefix="VIGIL_",
         env_nested_delimiter="__",
-        nested_model_default_partial_update=True,
     )
 
     site: Name = "home"

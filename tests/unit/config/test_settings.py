@@ -79,3 +79,20 @@ def test_an_error_from_the_environment_names_no_line(site_file: Path, monkeypatc
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIGIL_BUS__PASSWORD", "hunter2")
     assert "hunter2" not in repr(load_settings())
+
+
+def test_rules_of_the_site_file_take_the_place_of_the_default(site_file: Path) -> None:
+    site_file.write_text("detector: {rules: {door: {hits: 2, window: 3}}}\n")
+    assert list(load_settings(site_file).detector.rules) == ["door"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"bus": {"url": "localhost"}}, r"bus\.url: write mqtt://HOST:PORT.*, not 'localhost'"),
+        ({"bridge": {"kafka": {"bootstrap": "kafka"}}}, r"bridge\.kafka\.bootstrap: write HOST:PORT"),
+    ],
+)
+def test_a_wrong_address_says_how_to_write_one(overrides: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_settings(None, overrides)
