@@ -25,7 +25,7 @@ from broker.outbox import Backlog, read_backlogs, split_event_id
 from broker.session import find_outboxes
 from broker.topics import CAMERA_ESCALATION
 from config import BadPayloadError
-from config.names import check_role
+from config.options import role_option
 from config.settings import KafkaSettings, Settings
 
 __all__ = ["audit", "bridge", "escalations"]
@@ -61,13 +61,6 @@ def _since(_ctx: click.Context, _parameter: click.Parameter, value: str | None) 
         ) from None
 
 
-def _role(_ctx: click.Context, _parameter: click.Parameter, value: str) -> str:
-    try:
-        return check_role(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 def _overrides(kafka: str | None, topic: str | None, journal: Path | None) -> dict[str, Any]:
     if journal is not None and (kafka or topic):
         raise click.UsageError("--journal and --kafka are two sinks: give one")
@@ -84,13 +77,7 @@ def _overrides(kafka: str | None, topic: str | None, journal: Path | None) -> di
 @kafka_option
 @topic_option
 @journal_option
-@click.option(
-    "--role",
-    default="bridge",
-    show_default=True,
-    callback=_role,
-    help="This process's role; one of its kind on a node.",
-)
+@role_option("bridge")
 @click.pass_obj
 def bridge(load: Load, kafka: str | None, topic: str | None, journal: Path | None, role: str) -> None:
     """Carry escalations into the journal, or into Kafka, and send a receipt for each.

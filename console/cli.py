@@ -199,7 +199,7 @@ def cli(
     log_format: str | None,
     until_stdin_closes: bool,
 ) -> None:
-    r"""Vigil: cameras become motion events, scores and escalations on an MQTT bus, and nothing is lost on the way.
+    """Vigil: cameras become motion events, scores and escalations on an MQTT bus, and nothing is lost on the way.
 
     \b
     vigil up                                     everything on this machine, with a synthetic camera

@@ -20,7 +20,7 @@ _LOGIN_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
 
 @click.group()
 def config() -> None:
-    r"""Check and show the settings.
+    """Check and show the settings.
 
     \b
     vigil config check                 ./vigil.yaml, the environment and the flags
@@ -33,7 +33,7 @@ def config() -> None:
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.pass_context
 def check(ctx: click.Context, file: Path | None) -> None:
-    r"""Print everything that is wrong with the settings.
+    """Print everything that is wrong with the settings.
 
     \b
     vigil config check
@@ -76,7 +76,7 @@ def _summary(settings: Settings, file: Path | None) -> str:
 @config.command()
 @click.pass_context
 def show(ctx: click.Context) -> None:
-    r"""Print the settings in force as YAML, secrets masked.
+    """Print the settings in force as YAML, secrets masked.
 
     \b
     vigil config show

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import click
@@ -14,7 +13,7 @@ from broker import Delivery, listen
 from broker.topics import CONTRACT
 from config import ConfigError, PermanentError, configure_logging, stop_on_signals
 from config.errors import EXIT_CONFIG
-from config.names import check_name
+from config.options import camera_option
 from config.settings import Settings
 from console.compose import Machine, Plan, compose, role_environment, write_site_file
 from console.durations import DURATION, format_duration
@@ -41,33 +40,8 @@ KEPT_FAILING = 3
 """Failures in a row after which a role counts as one that does not work."""
 
 
-def _parse_cameras(
-    _ctx: click.Context, _parameter: click.Parameter, values: Sequence[str]
-) -> dict[str, dict[str, str]]:
-    cameras: dict[str, dict[str, str]] = {}
-    for value in values:
-        name, separator, source = value.partition("=")
-        if not separator or not source:
-            raise click.BadParameter(f"{value!r}: write NAME=SOURCE, such as yard=file:yard.mp4")
-        try:
-            check_name(name)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from error
-        if name in cameras:
-            raise click.BadParameter(f"two cameras cannot both be called {name!r}")
-        cameras[name] = {"source": source}
-    return cameras
-
-
 @click.command()
-@click.option(
-    "--camera",
-    "cameras",
-    metavar="NAME=SOURCE",
-    multiple=True,
-    callback=_parse_cameras,
-    help="A camera; may be given again. Without any: those of the site file, else street=synthetic:street.",
-)
+@camera_option("A camera; may be given again. Without any: those of the site file, else street=synthetic:street.")
 @click.option("--model", metavar="FILE", help="A YOLOX model (.onnx); without one the model cache, else HOG.")
 @click.option("--kafka", metavar="HOST:PORT", help="Send escalations to Kafka instead of the journal.")
 @click.option("--engine", type=click.Choice(["embedded", "mosquitto"]), help="Which broker to run.")
@@ -86,7 +60,7 @@ def up(
     port: int | None,
     duration_s: float | None,
 ) -> None:
-    r"""Run the whole mesh on this machine: broker, cameras, detector, bridge and web page.
+    """Run the whole mesh on this machine: broker, cameras, detector, bridge and web page.
 
     Without arguments: an embedded broker on loopback, a synthetic street camera, the HOG people detector, the journal.
     Ends with Ctrl-C and says whether every escalation raised has arrived.

@@ -203,7 +203,7 @@ def watch(
     duration_s: float | None,
     count: int | None,
 ) -> None:
-    r"""Follow the bus live, a line a message.
+    """Follow the bus live, a line a message.
 
     A message that cannot be read is shown as what it is: a reject, with the reason.
 

@@ -201,7 +201,7 @@ class _Server(uvicorn.Server):
 @click.option("--port", type=click.IntRange(1, 65535), help="TCP port; default 8126.")
 @click.pass_context
 def console(ctx: click.Context, *, host: str | None, port: int | None) -> None:
-    r"""Serve the web page: live pictures with boxes and scores, motion, escalations, counters.
+    """Serve the web page: live pictures with boxes and scores, motion, escalations, counters.
 
     It has no login yet, so it listens on loopback only unless told otherwise.
 

@@ -10,19 +10,12 @@ from typing import Any
 import click
 
 from config import ConfigError, stop_on_signals
-from config.names import check_role
+from config.options import role_option
 from config.settings import Settings
 
 __all__ = ["detector"]
 
 Load = Callable[[Mapping[str, Any]], Settings]
-
-
-def _check_role(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    try:
-        return check_role(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
 
 
 @click.command()
@@ -35,16 +28,10 @@ def _check_role(_context: click.Context, _parameter: click.Parameter, value: str
 @click.option(
     "--threads", type=click.IntRange(0, 256), help="Threads of one inference.  [default: the runtime's choice]"
 )
-@click.option(
-    "--role",
-    default="detector",
-    show_default=True,
-    callback=_check_role,
-    help="This process's role; a second worker on one machine is 'detector.2'.",
-)
+@role_option("detector")
 @click.pass_obj
 def detector(load: Load, model: Path | None, labels: Path | None, threads: int | None, role: str) -> None:
-    r"""Score the frames of every camera, and raise escalations.
+    """Score the frames of every camera, and raise escalations.
 
     Scores go out for every frame that is scored; the newest frame of each camera is scored and older ones are dropped
     and counted. Rules (`detector.rules` of the site file) turn scores into escalations, which are kept on disk until

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
 from config import ConfigError, stop_on_signals
-from config.names import check_name, check_role
+from config.options import camera_option, role_option
 from config.settings import Settings
 
 __all__ = ["edge"]
@@ -17,50 +17,12 @@ __all__ = ["edge"]
 Load = Callable[[Mapping[str, Any]], Settings]
 
 
-def _check_role(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    try:
-        return check_role(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-
-
-def _parse_cameras(
-    _context: click.Context, _parameter: click.Parameter, values: Sequence[str]
-) -> dict[str, dict[str, str]]:
-    cameras: dict[str, dict[str, str]] = {}
-    for value in values:
-        name, _, source = value.partition("=")
-        if not source:
-            raise click.BadParameter(f"{name!r}: write NAME=SOURCE, such as yard=file:yard.mp4")
-        try:
-            check_name(name)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from error
-        if name in cameras:
-            raise click.BadParameter(f"two cameras cannot both be called {name!r}")
-        cameras[name] = {"source": source}
-    return cameras
-
-
 @click.command()
-@click.option(
-    "--camera",
-    "cameras",
-    metavar="NAME=SOURCE",
-    multiple=True,
-    callback=_parse_cameras,
-    help="A camera; may be given again. With one or more, only these run.  [default: those of the site file]",
-)
-@click.option(
-    "--role",
-    default="edge",
-    show_default=True,
-    callback=_check_role,
-    help="This process's role; a second one on the machine is 'edge.2'.",
-)
+@camera_option("A camera; may be given again. With one or more, only these run.  [default: those of the site file]")
+@role_option("edge")
 @click.pass_obj
 def edge(load: Load, cameras: dict[str, dict[str, str]], role: str) -> None:
-    r"""Watch this node's cameras: their motion, their state and their frames go onto the bus.
+    """Watch this node's cameras: their motion, their state and their frames go onto the bus.
 
     A frame is sent `idle_fps` times a second while nothing moves and `motion_fps` times while something does. Each
     camera runs on its own: one that breaks says so in its state and is opened again, and the others go on.
