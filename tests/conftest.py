@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.support.kafka import Kafka, KafkaServer, why_no_kafka
 from tests.support.mosquitto import Mosquitto, mosquitto_program
 from tests.support.skips import pytest_make_collect_report, pytest_runtest_makereport
 
 __all__ = [
+    "fresh_logging",
     "kafka",
     "kafka_server",
     "mosquitto",
@@ -37,6 +39,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for server in {"kafka", "mosquitto"}.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(server)
+
+
+@pytest.fixture(autouse=True)
+def fresh_logging() -> None:
+    """Forget what an earlier test made of the logs; loggers are made when a part is, so each test has its own."""
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

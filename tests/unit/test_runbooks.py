@@ -11,7 +11,7 @@ CODE = [
     for folder in ("config", "broker", "edge", "detector", "bridge", "console")
     for path in (ROOT / folder).rglob("*.py")
 ]
-EVENT = re.compile(r"log\.(?:warning|error)\(\s*\"([a-z_]+\.[a-z_]+)\"")
+EVENT = re.compile(r"\.(?:warning|error)\(\s*\"([a-z_]+\.[a-z_]+)\"")
 
 
 def test_every_warning_and_error_has_a_runbook_and_every_runbook_an_event() -> None:

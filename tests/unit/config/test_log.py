@@ -3,15 +3,8 @@ from __future__ import annotations
 import json
 
 import pytest
-import structlog
 
 from config.log import configure_logging, get_logger
-
-
-@pytest.fixture(autouse=True)
-def _fresh_logging() -> object:
-    yield
-    structlog.reset_defaults()
 
 
 def test_a_log_line_is_an_event_with_keys(capsys: pytest.CaptureFixture[str]) -> None:
