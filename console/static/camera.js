@@ -4,6 +4,9 @@ import { frameKey } from "./frame.js";
 
 /** A picture waits this long for its scores; then it is shown without, and older boxes fade. */
 const HOLD_MS = 600;
+/** Below this score a box is a guess, which no rule counts by default: shown faint, without a label. */
+const SURE = 0.5;
+const UNSURE_ALPHA = 0.3;
 /** Without scores for this long nobody scores this camera, and pictures are shown as they come. */
 const SCORED_LATELY_MS = 5000;
 /** Boxes of an earlier picture are gone after this much camera time. */
@@ -144,11 +147,15 @@ export class CameraCard {
     pen.setLineDash(own ? [] : [6 * devicePixelRatio, 5 * devicePixelRatio]);
     pen.lineWidth = 2.5 * devicePixelRatio;
     const ranked = this.scores.detections.toSorted((one, other) => one.score - other.score);
-    for (const { label, box } of ranked) {
+    const whole = pen.globalAlpha;
+    for (const { label, score, box } of ranked) {
+      pen.globalAlpha = score < SURE ? whole * UNSURE_ALPHA : whole;
       pen.strokeStyle = labelColour(label);
       strokeBox(pen, box, width, height);
     }
+    pen.globalAlpha = whole;
     for (const { label, score, box } of ranked) {
+      if (score < SURE) continue;
       pen.fillStyle = labelColour(label);
       writeLabel(pen, label, `${Math.round(score * 100)}%`, box, width, height);
     }
