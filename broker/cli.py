@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from broker.documents import asyncapi_document, stale_documents, topics_page, write_documents
 from broker.topics import CONTRACT, ROOT
@@ -99,19 +97,21 @@ def topics(load: Load, form: str | None, write: Path | None, check: Path | None)
 
 
 def _print_table(settings: Settings) -> None:
-    table = Table(title=f"below {ROOT}/{settings.site}", title_justify="left", box=None, pad_edge=False)
-    for heading in ("topic", "payload", "QoS", "retain", "class", "from", "to"):
-        table.add_column(heading, overflow="fold", no_wrap=heading in {"topic", "class"})
+    rows = [("topic", "payload", "QoS", "retain", "class", "from", "to")]
+    changed = [False]
     for spec in CONTRACT:
         override = settings.bus.delivery.get(spec.name)
         qos = spec.qos if override is None or override.qos is None else override.qos
         retain = spec.retain if override is None or override.retain is None else override.retain
         payload = spec.payload.__name__ if spec.payload else {"image/jpeg": "JPEG"}.get(spec.kind, "ON/OFF")
-        row = (spec.pattern, payload, str(qos), "yes" if retain else "no", spec.delivery, spec.writer, spec.readers)
-        table.add_row(*row, style="yellow" if override else None)
-    Console().print(table)
-    if settings.bus.delivery:
-        click.echo("marked: QoS or retain changed by bus.delivery")
+        kept = "yes" if retain else "no"
+        rows.append((spec.pattern, payload, str(qos), kept, str(spec.delivery), spec.writer, spec.readers))
+        changed.append(override is not None)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    click.echo(f"below {ROOT}/{settings.site}\n")
+    for row, marked in zip(rows, changed, strict=True):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        click.echo(f"{line}  (changed by bus.delivery)" if marked else line)
 
 
 @click.command()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import sys
 from dataclasses import dataclass
 from typing import Literal
@@ -100,8 +99,8 @@ def _broker(settings: BusSettings) -> list[Finding]:
         transport.run()
         found = Finding("ok", "broker", f"{settings.url} answers and speaks MQTT {version}")
         return [found] if version == "5" else [found, _old_protocol()]
-    start = "start one with `vigil broker run`" if shutil.which("mosquitto") is None else "start it"
-    return [Finding("bad", "broker", f"{refusals[-1]}: {start}, or give its address with --bus mqtt://HOST:PORT")]
+    cure = "start one with `vigil broker run` or `vigil up`, or give its address with --bus mqtt://HOST:PORT"
+    return [Finding("bad", "broker", f"{refusals[-1]}: {cure}")]
 
 
 def _old_protocol() -> Finding:
