@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from broker import Bus, connect
-from broker.topics import CONTRACT, NODE_HEALTH, everything
+from broker.topics import CAMERA_FRAME, CONTRACT, NODE_HEALTH, everything
 from broker.transport import Outbound
 from console.mesh import MeshView
 from tests.e2e.test_up import ROLES, free_ports, roles_of, stored, used_settings
@@ -165,5 +165,7 @@ def publish_everywhere(bus: Bus, node: str) -> None:
         topic = str(spec.at(bus.site, **{placeholder: names[placeholder] for placeholder in spec.placeholders}))
         for payload in HOSTILE:
             bus._send(Outbound(topic, payload, 1, retain=False))
+    huge = CAMERA_FRAME.at(bus.site, camera="street")
+    bus._send(Outbound(str(huge), bytes(40_000_000), 1, retain=False))
     stray = everything(bus.site).replace("#", "no/such/topic")
     bus._send(Outbound(stray, b"x", 1, retain=False))
