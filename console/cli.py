@@ -42,7 +42,7 @@ class CommandEntry:
 
 
 COMMANDS: tuple[CommandEntry, ...] = (
-    CommandEntry("up", "console.up:up", "Run the whole mesh on this machine: the main job."),
+    CommandEntry("up", "console.up:up", "Run the whole mesh on this machine: the main job.", "console"),
     CommandEntry("edge", "edge.cli:edge", "Watch this node's cameras: motion and frames onto the bus.", "edge"),
     CommandEntry("broker", "broker.cli:broker", "Run an MQTT broker.", "embedded"),
     CommandEntry("detector", "detector.cli:detector", "Score frames, raise escalations.", "detector"),

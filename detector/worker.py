@@ -30,6 +30,8 @@ __all__ = ["Worker"]
 _TAKE_TIMEOUT_S = 0.25
 """How soon a stopped worker notices, and an outbox with room again is tried."""
 _FINISH_S = 5.0
+_CAMERAS_MAX = 1000
+"""Cameras that one worker knows. Far more than it can score; a client that invents names must not fill the memory."""
 _CAMERAS_REPORTED = 50
 """Cameras whose drops are named in the health report, which is at most 64 kB."""
 
@@ -104,6 +106,7 @@ class Worker:
         self._batch_max = min(settings.batch_max, backend.batch_max)
         self._rules = [PresenceWatch(name, rule) for name, rule in settings.rules.items()]
         self._mailbox = LatestMailbox[_Arrival]()
+        self._cameras: set[str] = set()
         self._lags = TransitLag(settings.frame_age_max_s)
         self._stale: Counter[str] = Counter()
         self._stale_lock = threading.Lock()
@@ -162,8 +165,8 @@ class Worker:
         if not isinstance(frame, Frame):
             return
         camera = delivery.topic.camera
-        if frame.meta.camera != camera:
-            reason = f"its metadata says camera {frame.meta.camera[:64]!r}"
+        reason = self._refusal(camera, frame.meta.camera)
+        if reason is not None:
             self._bus.reject(str(delivery.topic), reason, len(frame.jpeg))
             return
         now_s = self._clock.monotonic_s()
@@ -171,6 +174,15 @@ class Worker:
         delay_s = self._lags.excess_s(camera, lag_s, now_s)
         arrival = _Arrival(frame, str(delivery.topic), delivery.received_at, now_s, delay_s)
         self._mailbox.put(camera, arrival, len(frame.jpeg))
+
+    def _refusal(self, camera: str, claimed: str) -> str | None:
+        """Why a frame of this topic is not taken; None when it is."""
+        if claimed != camera:
+            return f"its metadata says camera {claimed[:64]!r}"
+        if camera not in self._cameras and len(self._cameras) >= _CAMERAS_MAX:
+            return f"this worker knows {_CAMERAS_MAX} cameras already: restart it if their names have changed"
+        self._cameras.add(camera)
+        return None
 
     # --- on the worker's thread ---------------------------------------------------------------------------------
 

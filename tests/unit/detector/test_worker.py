@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+import detector.worker
 from broker import Bus
 from broker.messages import Detections, Escalation, Reject
 from broker.outbox import split_event_id
@@ -141,6 +142,19 @@ def test_a_hostile_frame_is_counted_and_rejected_and_the_next_one_is_scored(
     assert reason in rejects(street)[0].reason
     assert rejects(street)[0].topic == str(CAMERA_FRAME.at(SITE, camera="yard"))
     assert [scores.frame_seq for scores in scored(street)] == [2]
+
+
+def test_names_that_somebody_invents_do_not_fill_the_memory(street: Street, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detector.worker, "_CAMERAS_MAX", 2)
+    with running(street) as at_work:
+        for camera in ("yard", "gate", "invented"):
+            street.send(frame(1, now(), camera=camera), camera)
+        wait_until(lambda: rejects(street))
+        street.send(frame(2, now()))
+        wait_until(lambda: len(scored(street)) >= 3)
+        assert at_work.bus.statistics().rejected == 1
+    assert "knows 2 cameras already" in rejects(street)[0].reason
+    assert {scores.camera for scores in scored(street)} == {"yard", "gate"}
 
 
 def test_a_model_that_is_too_slow_gets_the_latest_frames(street: Street) -> None:
