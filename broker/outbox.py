@@ -19,7 +19,7 @@ from pathlib import Path
 
 from config.errors import BacklogFullError, PermanentError, TransientError
 
-__all__ = ["Backlog", "Outbox", "OutboxEntry", "OutboxStream", "event_id", "read_backlogs", "split_event_id"]
+__all__ = ["Backlog", "Outbox", "OutboxEntry", "event_id", "read_backlogs", "split_event_id"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS stream (
@@ -57,21 +57,6 @@ class OutboxEntry:
     topic: str
     payload: bytes
     needs_receipt: bool
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxStream:
-    """How far a stream has come.
-
-    Attributes:
-        last_seq: sequence of the newest message; as many messages were ever put in.
-        waiting: messages that are not confirmed yet.
-    """
-
-    name: str
-    epoch: str
-    last_seq: int
-    waiting: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,15 +222,6 @@ class Outbox:
     def size_bytes(self) -> int:
         """Payload bytes that wait."""
         return self._bytes
-
-    def streams(self) -> list[OutboxStream]:
-        """How far each stream has come."""
-        with self._lock:
-            rows = self._db.execute(
-                "SELECT s.name, s.epoch, s.last_seq, count(e.id) FROM stream s "
-                "LEFT JOIN entry e ON e.stream = s.name GROUP BY s.name ORDER BY s.name"
-            ).fetchall()
-        return [OutboxStream(*row) for row in rows]
 
     def close(self) -> None:
         """Close the file; what waits stays for the next process."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.outbox import Outbox, split_event_id
+from broker.outbox import Outbox, read_backlogs, split_event_id
 from config.errors import BacklogFullError, PermanentError
 
 
@@ -39,7 +39,7 @@ def test_a_message_that_cannot_be_built_leaves_no_gap(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no picture"):
         outbox.put("s", "t", fail, priority=1, needs_receipt=True)
     assert split_event_id(_put(outbox))[2] == 2
-    assert [stream.last_seq for stream in outbox.streams()] == [2]
+    assert [(stream.last_seq, stream.waiting) for stream in read_backlogs(tmp_path / "o.db")] == [(2, (1, 2))]
     outbox.close()
 
 
