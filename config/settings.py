@@ -86,7 +86,10 @@ class OutboxSettings(_Section):
     window: int = Field(default=64, ge=1, le=10_000)
     """Messages that may be on their way at one time."""
     resend_after_s: float = Field(default=10.0, ge=0.5, le=3600)
-    """Seconds without a receipt after which an escalation is sent again, under the same id."""
+    """Seconds without a receipt after which an escalation or event is sent again, under the same id."""
+    event_hold_s: float = Field(default=86_400, ge=0, le=2_592_000)
+    """Seconds that an event the broker has (motion, track) waits for a bridge's receipt; after that the broker's word
+    is enough. An escalation waits for ever."""
 
 
 class BusSettings(_Section):
@@ -94,6 +97,11 @@ class BusSettings(_Section):
 
     url: Annotated[str, AfterValidator(_check_bus_url)] = "mqtt://127.0.0.1:1883"
     """``mqtt://HOST:PORT``, or ``mqtts://`` for TLS."""
+    identity: Path | None = None
+    """Folder with this machine's certificates, as `vigil join` writes it; default ``identity`` in the state folder.
+    Used with ``mqtts://`` only."""
+    ca_file: Path | None = None
+    """Certificates that the broker's is checked against where there is no identity; default the system's."""
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
     """MQTT version; ``auto`` tries 5 and falls back to 3.1.1."""
     username: str | None = None
@@ -104,10 +112,15 @@ class BusSettings(_Section):
     """Seconds of silence after which each side checks the other."""
     connect_timeout_s: float = Field(default=5.0, ge=0.2, le=60)
     """Seconds to wait for a TCP connection and for the broker's answer."""
+    receive_window: int = Field(default=1_000, ge=1, le=65_535)
+    """Messages that the broker may have sent and this process not yet acknowledged (MQTT 5, Receive Maximum)."""
     frame_bytes_in_flight_max: int = Field(default=4_000_000, ge=100_000)
     """Bytes of frames that may wait for the network; older frames of a camera make way for newer ones."""
     frame_bytes_max: int = Field(default=1_900_000, ge=10_000, le=250_000_000)
     """The largest frame that is sent. Mosquitto 2.1 disconnects a client above 2,000,000 bytes by default."""
+    frame_age_max_s: float = Field(default=2.0, ge=0.1, le=3600)
+    """Seconds after which a frame is worth nothing: it is not sent any more, the broker lets it expire (MQTT 5), and a
+    reader that is further behind than this drops it and catches up."""
     outbox: OutboxSettings = OutboxSettings()
     """The disk queue."""
     delivery: dict[str, DeliveryOverride] = {}
@@ -122,7 +135,16 @@ class BrokerSettings(_Section):
     host: str = "127.0.0.1"
     """Address to listen on. The embedded broker is made for loopback."""
     port: int = Field(default=1883, ge=1, le=65535)
-    """TCP port."""
+    """TCP port without TLS."""
+    secure: bool = False
+    """Ask everybody for a certificate of the site (TLS 1.2 or later), and listen on no port without one. Needs
+    `vigil ca init`."""
+    secure_port: int = Field(default=8883, ge=1, le=65535)
+    """TCP port for the mesh's processes, where it is secure."""
+    people_port: int = Field(default=8884, ge=1, le=65535)
+    """TCP port for people and dashboards, where it is secure."""
+    packet_bytes_max: int = Field(default=20_000_000, ge=100_000, le=268_435_455)
+    """The largest packet that Mosquitto takes."""
 
 
 class CameraSettings(_Section):
@@ -206,6 +228,8 @@ class KafkaSettings(_Section):
     """``HOST:PORT``, several separated by commas."""
     topic: str = Field(default="vigil.escalations", pattern=r"^[A-Za-z0-9._-]{1,249}$")
     """The topic that escalations are written to."""
+    events_topic: str = Field(default="vigil.events", pattern=r"^[A-Za-z0-9._-]{1,249}$")
+    """The topic that events (motion, track) are written to."""
     connect_timeout_s: float = Field(default=10.0, ge=0.5, le=300)
     """Seconds to wait at start for the cluster to answer."""
 
@@ -217,6 +241,8 @@ class BridgeSettings(_Section):
     """Where Kafka is; empty means the journal."""
     journal: Path | None = None
     """The journal's file; default ``journal.db`` in the state folder."""
+    events: bool = True
+    """Whether events (motion, track) go into the sink too, each with a receipt as escalations have."""
 
 
 class ConsoleSettings(_Section):
