@@ -20,7 +20,7 @@ from config.settings import BusSettings, Settings
 from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import wait_until
 
-__all__ = ["DATA", "JPEG_QUALITY", "SITE", "publish_frame", "read_video", "running_site"]
+__all__ = ["DATA", "JPEG_QUALITY", "SITE", "publish_frame", "read_video", "running_role", "running_site"]
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SITE = "bench"
@@ -70,7 +70,7 @@ def running_site(folder: Path, site_file: str, *roles: Sequence[str]) -> Iterato
         bus.start()
         assert bus.wait_connected(10)
         for role in roles:
-            stack.enter_context(_process(folder, server.url, role))
+            stack.enter_context(running_role(folder, server.url, role))
         names = {role[0] for role in roles}
         wait_until(lambda: names <= online, timeout_s=60, what=f"the birth of {sorted(names)}")
         yield bus
@@ -82,7 +82,8 @@ def _note(content: object, online: set[str]) -> None:
 
 
 @contextlib.contextmanager
-def _process(folder: Path, url: str, role: Sequence[str]) -> Iterator[None]:
+def running_role(folder: Path, url: str, role: Sequence[str]) -> Iterator[None]:
+    """One role as a process of its own; `folder` has the site file, and gets its state and its log."""
     vigil = [sys.executable, "-m", "console", "--config", str(folder / "vigil.yaml"), "--bus", url]
     command = [*vigil, "--state", str(folder / "state"), *role]
     with (folder / f"{role[0]}.log").open("wb") as log:

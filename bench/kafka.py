@@ -1,7 +1,7 @@
 """A real video, a real model, a real Kafka: what `vigil up` writes there, read back by a consumer that knows nothing.
 
-Starts a single-node Kafka, runs `vigil up --camera yard=file:... --model ... --kafka ...`, then reads the topic from
-its beginning and checks every record: CloudEvents headers, key, JPEG evidence, ids without gap or repeat.
+Starts a single-node Kafka, runs `vigil up --camera yard=file:... --model ... --kafka ...`, then reads both topics from
+their beginning and checks every record: CloudEvents headers, key, JPEG evidence, ids without gap or repeat.
 
     python bench/kafka.py [--for SECONDS]
 """
@@ -38,16 +38,20 @@ def run(state: Path, bootstrap: str, length_s: int) -> int:
 
 
 def faults_of(record: Record) -> list[str]:
-    """What is wrong with one record."""
+    """What is wrong with one record of any kind."""
     headers = {name: (value or b"").decode() for name, value in record.headers.items()}
-    escalation = json.loads(record.payload or b"{}")
     faults = [f"no header {name}" for name in HEADERS if not headers.get(name)]
-    if headers.get("ce_id") != escalation["id"]:
-        faults.append("ce_id is not the escalation's id")
+    if headers.get("ce_id") != json.loads(record.payload or b"{}")["id"]:
+        faults.append("ce_id is not the id")
     if (record.key or b"").decode() != "home/yard":
         faults.append(f"key {record.key!r}")
-    if escalation["label"] != "person":
-        faults.append(f"label {escalation['label']}")
+    return faults
+
+
+def picture_faults_of(record: Record) -> list[str]:
+    """What is wrong with what an escalation shows."""
+    escalation = json.loads(record.payload or b"{}")
+    faults = [] if escalation["label"] == "person" else [f"label {escalation['label']}"]
     with Image.open(io.BytesIO(base64.b64decode(escalation["evidence"][0]["data"]))) as picture:
         picture.load()
         if picture.format != "JPEG":
@@ -66,20 +70,25 @@ def show(record: Record) -> None:
     print(f"  {escalation['summary']} (score {escalation['score']:.2f}), JPEG of {size} bytes")
 
 
-def judge(records: Sequence[Record]) -> int:
-    """Print what was found beside what was expected; the exit status."""
-    ids = [(record.headers["ce_id"] or b"").decode() for record in records]
-    sequences = [split_event_id(identity)[2] for identity in ids]
-    repeats = sum(count - 1 for count in Counter(ids).values())
-    gaps = len(set(range(1, max(sequences, default=0) + 1)) - set(sequences))
-    faults = [fault for record in records for fault in faults_of(record)]
-    if records:
-        show(records[-1])
+def gaps_and_repeats(records: Sequence[Record]) -> tuple[int, int]:
+    """By the numbers in their ids; each epoch is a sequence from 1 without gaps."""
+    counted = Counter((record.headers["ce_id"] or b"").decode() for record in records)
+    sequences: dict[str, set[int]] = {}
+    for identity in counted:
+        _, epoch, seq = split_event_id(identity)
+        sequences.setdefault(epoch, set()).add(seq)
+    gaps = sum(max(numbers) - len(numbers) for numbers in sequences.values())
+    return gaps, counted.total() - len(counted)
+
+
+def judge(kind: str, records: Sequence[Record], faults: Sequence[str]) -> bool:
+    """Print what was found beside what was expected; whether it is as it should be."""
+    gaps, repeats = gaps_and_repeats(records)
     print(
-        f"{len(records)} person escalations read back from Kafka, {len(faults)} faults {sorted(set(faults))}, "
+        f"{len(records)} {kind} read back from Kafka, {len(faults)} faults {sorted(set(faults))}, "
         f"{gaps} gaps, {repeats} repeats (target: more than 0 records, 0 faults, 0 gaps, 0 repeats)"
     )
-    return 0 if records and not (faults or gaps or repeats) else 1
+    return bool(records) and not (faults or gaps or repeats)
 
 
 def main() -> int:
@@ -92,8 +101,14 @@ def main() -> int:
         kafka_folder.mkdir()
         with KafkaServer(kafka_folder) as kafka:
             status = run(state, kafka.bootstrap, options.length_s)
-            records = kafka.consume("vigil.escalations", at_least=1)
-    return judge(records) or status
+            events = kafka.consume("vigil.events", at_least=1)
+            escalations = kafka.consume("vigil.escalations", at_least=1)
+    if escalations:
+        show(escalations[-1])
+    faults = [fault for record in escalations for fault in (*faults_of(record), *picture_faults_of(record))]
+    complete = judge("events", events, [fault for record in events for fault in faults_of(record)])
+    complete = judge("person escalations", escalations, faults) and complete
+    return status if complete else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The way out: escalations from the bus into the journal, or into Kafka, with a receipt for each."""
+"""The way out: escalations and events from the bus into the journal, or into Kafka, with a receipt for each."""
 
 from bridge.forward import Forwarder
 from bridge.journal import Journal

@@ -33,12 +33,14 @@ class Database:
         path: the file; made with its folder when missing.
         schema: statements that change nothing where they have run before.
         what: the file's name in messages.
+        version: of the schema; a file of another one is refused.
     """
 
-    def __init__(self, path: Path, schema: str, *, what: str) -> None:
+    def __init__(self, path: Path, schema: str, *, what: str, version: int) -> None:
         self.path = path
         self._schema = schema
         self._what = what
+        self._version = version
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
@@ -123,8 +125,10 @@ class Database:
         db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=_BUSY_TIMEOUT_S)
         try:
             db.execute("PRAGMA journal_mode=WAL")
-            db.executescript(self._schema)
-        except sqlite3.Error:
+            if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                _check_version(db, self.path, what=self._what, version=self._version)
+            db.executescript(f"BEGIN IMMEDIATE; {self._schema}; PRAGMA user_version={self._version}; COMMIT")
+        except (sqlite3.Error, PermanentError):
             db.close()
             raise
         return db
@@ -135,18 +139,33 @@ class Database:
             self._connection = None
 
 
-def open_read_only(path: Path, *, what: str) -> sqlite3.Connection:
+def open_read_only(path: Path, *, what: str, version: int) -> sqlite3.Connection:
     """Open a file for reading, while another process may write it.
 
     Raises:
-        PermanentError: there is no such file, or it cannot be opened.
+        PermanentError: there is no such file, it cannot be opened, or its schema is of another version.
     """
     if not path.exists():
         raise PermanentError(
             f"{what} {path}: there is no such file: no bridge has written it yet, or it is elsewhere (--journal)"
         )
     with translated(what, path):
-        return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        try:
+            _check_version(db, path, what=what, version=version)
+        except (sqlite3.Error, PermanentError):
+            db.close()
+            raise
+        return db
+
+
+def _check_version(db: sqlite3.Connection, path: Path, *, what: str, version: int) -> None:
+    (found,) = db.execute("PRAGMA user_version").fetchone()
+    if found != version:
+        raise PermanentError(
+            f"{what} {path} is of another version of Vigil (schema {found}, this one writes {version}): move it away "
+            "and start again, or read it with sqlite3; what is not confirmed yet is sent again"
+        )
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The proof: what every origin has raised, held against what the sink has.
 
-An event's identity carries a sequence without gaps: what the sink lacks can be counted, and what it has twice.
+The identity of an escalation or event carries a sequence without gaps: what the sink lacks can be counted, and what it
+has twice.
 """
 
 from __future__ import annotations
@@ -10,36 +11,43 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bridge.sequences import SequenceSet
+from bridge.sink import ESCALATIONS
 from broker.outbox import Backlog
 
 __all__ = ["Audit", "StreamAudit", "audit_streams"]
 
-COUNTS = ("raised", "expected", "present", "quarantined", "waiting", "missing", "repeated")
+COUNTS = ("raised", "expected", "present", "quarantined", "released", "waiting", "missing", "repeated")
 
-Identity = tuple[str, str, int]
-"""Origin, epoch and sequence of an event."""
+Identity = tuple[str, str, str, int]
+"""Line of the contract, origin, epoch and sequence of an escalation or event."""
+StreamKey = tuple[str, str, str]
+"""Line of the contract, origin and epoch."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamAudit:
-    """What is known of one origin's escalations of one epoch.
+    """What is known of one origin's escalations, or events of one kind, of one epoch.
 
     Attributes:
+        stream: the line of the contract, such as ``camera_escalation``.
         raised: how many its outbox says there were; None when the outbox is not on this machine.
         expected: sequences from 1 to this one must be somewhere.
         present: how many different ones the sink has.
         quarantined: how many the sink will never take, and the bridge has put aside.
-        waiting: how many are still in the outbox and in neither.
+        released: how many events the broker had and no bridge receipted for so long that their sender let them go.
+        waiting: how many are still in the outbox and in none of these.
         missing: ranges, first and last included, of those that are nowhere.
         repeated: how many the sink has beyond one of each.
     """
 
+    stream: str
     origin: str
     epoch: str
     raised: int | None
     expected: int
     present: int
     quarantined: int
+    released: int
     waiting: int
     missing: tuple[tuple[int, int], ...]
     repeated: int
@@ -49,32 +57,41 @@ class StreamAudit:
         """How many are nowhere."""
         return sum(last - first + 1 for first, last in self.missing)
 
+    @property
+    def kind(self) -> str:
+        """Its stream as a person calls it: ``escalation``, ``motion``, ``track``."""
+        return self.stream.removeprefix("camera_")
+
+    @property
+    def is_escalation(self) -> bool:
+        """Whether it is of escalations, not of events."""
+        return self.stream in _ESCALATION_NAMES
+
+
+_ESCALATION_NAMES = frozenset(spec.name for spec in ESCALATIONS)
+
 
 def audit_streams(
     identities: Iterable[Identity],
-    backlogs: Mapping[tuple[str, str], Backlog] | None = None,
+    backlogs: Mapping[StreamKey, Backlog] | None = None,
     quarantined: Iterable[Identity] = (),
 ) -> list[StreamAudit]:
     """Hold what a sink has against what was raised.
 
     Args:
         identities: of everything in the sink, in any order, repeats included.
-        backlogs: outboxes by origin and epoch, read before the sink: what is stored in between then counts as present.
+        backlogs: outboxes by line of the contract, origin and epoch, read before the sink: what is stored in between
+            then counts as present.
         quarantined: of everything that a bridge has put aside for good.
 
     Returns:
-        One line an origin and epoch, sorted.
+        One line a stream, origin and epoch, sorted.
     """
-    seen = {stream: _Seen(backlog) for stream, backlog in (backlogs or {}).items()}
-    for origin, epoch, seq in identities:
-        stream = seen.setdefault((origin, epoch), _Seen())
-        if stream.numbers.add(seq):
-            stream.present += 1
-        else:
-            stream.repeated += 1
-    for origin, epoch, seq in quarantined:
-        stream = seen.setdefault((origin, epoch), _Seen())
-        stream.quarantined += stream.numbers.add(seq)
+    seen = {key: _Seen(backlog) for key, backlog in (backlogs or {}).items()}
+    for *key, seq in identities:
+        seen.setdefault((key[0], key[1], key[2]), _Seen()).store(seq)
+    for *key, seq in quarantined:
+        seen.setdefault((key[0], key[1], key[2]), _Seen()).put_aside(seq)
     return [seen[key].audited(*key) for key in sorted(seen)]
 
 
@@ -86,17 +103,31 @@ class _Seen:
     quarantined: int = 0
     repeated: int = 0
 
-    def audited(self, origin: str, epoch: str) -> StreamAudit:
-        raised = self.backlog.last_seq if self.backlog else None
-        waiting = sum(self.numbers.add(seq) for seq in self.backlog.waiting) if self.backlog else 0
+    def store(self, seq: int) -> None:
+        if self.numbers.add(seq):
+            self.present += 1
+        else:
+            self.repeated += 1
+
+    def put_aside(self, seq: int) -> None:
+        self.quarantined += self.numbers.add(seq)
+
+    def audited(self, stream: str, origin: str, epoch: str) -> StreamAudit:
+        raised, waiting, released = None, 0, 0
+        if self.backlog is not None:
+            raised = self.backlog.last_seq
+            waiting = sum(self.numbers.add(seq) for seq in self.backlog.waiting)
+            released = sum(self.numbers.fill(first, last) for first, last in self.backlog.released)
         expected = max(self.numbers.highest, raised or 0)
         return StreamAudit(
+            stream=stream,
             origin=origin,
             epoch=epoch,
             raised=raised,
             expected=expected,
             present=self.present,
             quarantined=self.quarantined,
+            released=released,
             waiting=waiting,
             missing=tuple(self.numbers.missing(expected)),
             repeated=self.repeated,
@@ -109,8 +140,8 @@ class Audit:
 
     Attributes:
         sink: where it looked.
-        streams: one line an origin and epoch.
-        foreign: records of the sink that are no escalations.
+        streams: one line a stream, origin and epoch.
+        foreign: records of the sink that are neither escalations nor events.
     """
 
     sink: str
@@ -118,31 +149,48 @@ class Audit:
     foreign: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON takes it: the sums, and every stream."""
-        streams = [
-            {**asdict(stream), "missing": stream.missing_count, "missing_ranges": stream.missing}
-            for stream in self.streams
-        ]
-        sums = {name: sum(stream[name] or 0 for stream in streams) for name in COUNTS}
-        return {"sink": self.sink, **sums, "foreign": self.foreign, "streams": streams}
+        """As JSON takes it: the sums of escalations and of events, and every stream."""
+        return {
+            "sink": self.sink,
+            "escalations": _sums([stream for stream in self.streams if stream.is_escalation]),
+            "events": _sums([stream for stream in self.streams if not stream.is_escalation]),
+            "foreign": self.foreign,
+            "streams": [{**_counts(stream), "missing_ranges": stream.missing} for stream in self.streams],
+        }
 
     def told(self) -> str:
-        """For a person: a table, what is missing, and one line that sums up."""
+        """For a person: a table, what is missing, and a line each that sums up."""
         content = self.as_dict()
-        lines = [self.sink, *_table(("origin", "epoch", *COUNTS), content["streams"])]
+        rows = [
+            {**counts, "stream": stream.kind} for counts, stream in zip(content["streams"], self.streams, strict=True)
+        ]
+        lines = [self.sink, *_table(("stream", "origin", "epoch", *COUNTS), rows)]
         lines += [
-            f"missing of {stream.origin} {stream.epoch}: {_ranges(stream.missing)}"
+            f"missing of {stream.kind} {stream.origin} {stream.epoch}: {_ranges(stream.missing)}"
             for stream in self.streams
             if stream.missing
         ]
         if self.foreign:
-            lines.append(f"{self.foreign} records without an event id were left out")
-        aside = f"quarantined {content['quarantined']}, " if content["quarantined"] else ""
-        lines.append(
-            f"raised {content['expected']}, stored {content['present']}, {aside}waiting {content['waiting']}, "
-            f"missing {content['missing']}, repeated {content['repeated']}"
-        )
+            lines.append(f"{self.foreign} records without a known type and id were left out")
+        lines += [_summary(kind, content[kind]) for kind in ("events", "escalations")]
         return "\n".join(lines)
+
+
+def _counts(stream: StreamAudit) -> dict[str, Any]:
+    return {**asdict(stream), "missing": stream.missing_count}
+
+
+def _sums(streams: Sequence[StreamAudit]) -> dict[str, int]:
+    counted = [_counts(stream) for stream in streams]
+    return {name: sum(counts[name] or 0 for counts in counted) for name in COUNTS}
+
+
+def _summary(kind: str, sums: Mapping[str, int]) -> str:
+    aside = "".join(f"{name} {sums[name]}, " for name in ("quarantined", "released") if sums[name])
+    return (
+        f"{kind}: raised {sums['expected']}, stored {sums['present']}, {aside}waiting {sums['waiting']}, "
+        f"missing {sums['missing']}, repeated {sums['repeated']}"
+    )
 
 
 def _table(columns: Sequence[str], streams: Sequence[Mapping[str, Any]]) -> list[str]:

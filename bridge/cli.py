@@ -1,4 +1,4 @@
-"""The bridge's commands: `vigil bridge`, `vigil escalations`, `vigil audit`."""
+"""The bridge's commands: `vigil bridge`, `vigil escalations`, `vigil events`, `vigil audit`."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from typing import Any
 import click
 import msgspec
 
-from bridge.audit import Audit, audit_streams
-from bridge.journal import Entry, JournalReader
+from bridge.audit import Audit, Identity, StreamKey, audit_streams
+from bridge.journal import Entry, EventEntry, JournalReader
 from bridge.role import find_ledgers, journal_path, run_bridge
-from bridge.sink import identity_of, utc_text
+from bridge.sink import ESCALATIONS, EVENTS, identity_of, utc_text
 from broker.messages import Evidence
-from broker.outbox import Backlog, read_backlogs, split_event_id
+from broker.outbox import Backlog, read_backlogs
 from broker.session import find_outboxes
-from broker.topics import CAMERA_ESCALATION
 from config import BadPayloadError
 from config.options import role_option
 from config.settings import KafkaSettings, Settings
 
-__all__ = ["audit", "bridge", "escalations"]
+__all__ = ["audit", "bridge", "escalations", "events"]
 
 Load = Callable[[Mapping[str, Any]], Settings]
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _AGO = re.compile(r"(\d+)([smhd])")
 _COLOURS = {"critical": "red", "warning": "yellow"}
+_STREAM_NAMES = {spec.name.removeprefix("camera_"): spec.name for spec in EVENTS}
 
 kafka_option = click.option("--kafka", metavar="HOST:PORT", help="Kafka; several addresses separated by commas.")
-topic_option = click.option("--topic", metavar="NAME", help="The topic in Kafka.  [default: vigil.escalations]")
+topic_option = click.option("--topic", metavar="NAME", help="The topic of escalations.  [default: vigil.escalations]")
 journal_option = click.option(
     "--journal",
     metavar="PATH",
@@ -80,10 +80,11 @@ def _overrides(kafka: str | None, topic: str | None, journal: Path | None) -> di
 @role_option("bridge")
 @click.pass_obj
 def bridge(load: Load, kafka: str | None, topic: str | None, journal: Path | None, role: str) -> None:
-    """Carry escalations into the journal, or into Kafka, and send a receipt for each.
+    """Carry escalations and events into the journal, or into Kafka, and send a receipt for each.
 
-    An escalation stays with its sender until the receipt comes, so this process, the broker and Kafka may die at any
-    time. The journal is one SQLite file; Kafka's topic is created when it is missing.
+    A message stays with its sender until the receipt comes, so this process, the broker and Kafka may die at any
+    time. The journal is one SQLite file; Kafka's topics are created when they are missing. `bridge.events: false`
+    leaves out the events (motion, track).
 
     \b
     Examples:
@@ -119,7 +120,7 @@ def escalations(
     as_json: bool,
     save_pictures: Path | None,
 ) -> None:
-    """List what is in the journal, the newest last.
+    """List the escalations in the journal, the newest last.
 
     \b
     Examples:
@@ -143,6 +144,64 @@ def _told(entry: Entry) -> str:
     drill = "  (drill)" if entry.drill else ""
     told = f"{entry.camera:<12}  {entry.rule:<12}  {entry.score:.2f}  {entry.summary}{drill}  {entry.event_id}"
     return f"{raised_at:%Y-%m-%d %H:%M:%S}  {severity}  {_printable(told)}"
+
+
+@click.command()
+@journal_option
+@click.option("--camera", metavar="NAME", help="Only of this camera.")
+@click.option("--stream", type=click.Choice(sorted(_STREAM_NAMES)), help="Only of this kind.")
+@click.option("--since", callback=_since, metavar="TIME", help="Only those since then: 10m, 2h, 1d, or a time.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="The newest so many.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.pass_obj
+def events(
+    load: Load,
+    *,
+    journal: Path | None,
+    camera: str | None,
+    stream: str | None,
+    since: str | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """List the events (motion, track) in the journal, the newest last.
+
+    \b
+    Examples:
+      vigil events --since 10m
+      vigil events --camera yard --stream motion --limit 5
+      vigil events --json | jq .message.score
+    """
+    settings = load(_overrides(None, None, journal))
+    line = _STREAM_NAMES[stream] if stream else None
+    with closing(JournalReader(journal_path(settings))) as reader:
+        for entry in reader.events(since=since, camera=camera, stream=line, limit=limit):
+            click.echo(_as_json(entry) if as_json else _told_event(entry))
+
+
+def _as_json(entry: EventEntry) -> str:
+    content = asdict(entry)
+    content["message"] = json.loads(content.pop("payload"))
+    return json.dumps(content)
+
+
+class _Sight(msgspec.Struct):
+    """What a line of the list tells of any event."""
+
+    score: float = 0.0
+    label: str = ""
+    motion_id: str = ""
+    track_id: str = ""
+
+
+def _told_event(entry: EventEntry) -> str:
+    at = datetime.fromisoformat(entry.at).astimezone()
+    sight = msgspec.json.decode(entry.payload, type=_Sight)
+    told = (
+        f"{entry.stream.removeprefix('camera_'):<6}  {entry.type:<6}  {entry.camera:<12}  {sight.score:.2f}  "
+        f"{sight.label:<8}  {sight.motion_id or sight.track_id}  {entry.event_id}"
+    )
+    return f"{at:%Y-%m-%d %H:%M:%S}  {_printable(told)}"
 
 
 def _printable(text: str) -> str:
@@ -183,10 +242,11 @@ def _file_name(entry: Entry, number: int, picture: Evidence) -> str:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_obj
 def audit(load: Load, journal: Path | None, kafka: str | None, topic: str | None, as_json: bool) -> None:
-    """Prove that no escalation is missing or repeated: exit status 0 when none is missing, else 1.
+    """Prove that no escalation or event is missing or repeated: exit status 0 when none is missing, else 1.
 
-    Every escalation carries a number without gaps, by origin and epoch. This command reads them all from the sink and,
-    where the sender's outbox is on this machine, holds them against what it has raised and what still waits there.
+    Each carries a number without gaps, by kind, origin and epoch. This command reads them all from the sink and, where
+    the sender's outbox is on this machine, holds them against what it has raised and what still waits there. Released
+    are events that the broker had and no bridge confirmed for `bus.outbox.event_hold_s`.
 
     \b
     Examples:
@@ -207,28 +267,35 @@ def audit(load: Load, journal: Path | None, kafka: str | None, topic: str | None
         raise SystemExit(1)
 
 
-def _backlogs(settings: Settings) -> dict[tuple[str, str], Backlog]:
+def _backlogs(settings: Settings) -> dict[StreamKey, Backlog]:
+    lines = {spec.name for spec in ESCALATIONS + EVENTS}
     return {
-        (origin, backlog.epoch): backlog
+        (backlog.name, origin, backlog.epoch): backlog
         for origin, path in find_outboxes(settings).items()
         for backlog in read_backlogs(path)
-        if backlog.name == CAMERA_ESCALATION.name
+        if backlog.name in lines
     }
 
 
-def _audit_kafka(settings: Settings, kafka: KafkaSettings, backlogs: Mapping[tuple[str, str], Backlog]) -> Audit:
+def _audit_kafka(settings: Settings, kafka: KafkaSettings, backlogs: Mapping[StreamKey, Backlog]) -> Audit:
     from bridge.kafka import read_event_ids
     from bridge.ledger import read_quarantine
 
-    aside = [split_event_id(event_id) for path in find_ledgers(settings) for event_id in read_quarantine(path)]
+    put_aside = (found for path in find_ledgers(settings) for found in read_quarantine(path))
+    aside = [(stream, *identity_of(event_id)) for stream, event_id in put_aside]
     counts = Counter[str]()
     streams = audit_streams(_identities(read_event_ids(kafka), counts), backlogs, aside)
-    return Audit(f"Kafka topic {kafka.topic} at {kafka.bootstrap}", tuple(streams), counts["foreign"])
+    where = f"Kafka topics {kafka.topic} and {kafka.events_topic} at {kafka.bootstrap}"
+    return Audit(where, tuple(streams), counts["foreign"])
 
 
-def _identities(event_ids: Iterable[str | None], counts: Counter[str]) -> Iterator[tuple[str, str, int]]:
-    for event_id in event_ids:
+def _identities(found: Iterable[tuple[str, str]], counts: Counter[str]) -> Iterator[Identity]:
+    for stream, event_id in found:
         try:
-            yield identity_of(event_id or "")
+            identity = identity_of(event_id)
         except BadPayloadError:
+            identity = None
+        if stream and identity:
+            yield stream, *identity
+        else:
             counts["foreign"] += 1

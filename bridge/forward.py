@@ -1,25 +1,24 @@
 """From the bus into a sink, and back with a receipt: acknowledged only once the sink has it.
 
-An arrival waits in one bounded queue, in the order in which it came, until the sink reports its escalation durable.
-Then its receipt goes out and the broker gets its acknowledgement, both in order of arrival (MQTT 5, 4.6: a receiver
-acknowledges in that order). While the sink is away nothing is acknowledged: the broker stops sending at its window, the
-senders keep everything in their outboxes, and the session stays.
+An arrival waits in one bounded queue, in the order in which it came, until the sink reports it durable. Then its
+receipt goes out and the broker gets its acknowledgement, both in order of arrival (MQTT 5, 4.6: a receiver acknowledges
+in that order). While the sink is away nothing is acknowledged: the broker stops sending at its window, the senders keep
+everything in their outboxes, and the session stays.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import islice
 
-from bridge.sequences import SequenceSet
-from bridge.sink import Record, Sink, StoredAt
+from bridge.sink import ESCALATIONS, EVENTS, Record, Sink, StoredAt
 from broker import Bus, Delivery, Figures, Topic
 from broker.messages import Receipt
-from broker.topics import CAMERA_ESCALATION, RECEIPT
+from broker.topics import RECEIPT
 from config import BadPayloadError, Clock, Supervised, SystemClock, TransientError, get_logger
 
 __all__ = ["Forwarder"]
@@ -34,14 +33,15 @@ _BATCH_BYTES = 16_000_000
 _IDLE_S = 0.2
 _NO_ROOM_S = 0.02
 _LATENCIES = 4_096
-_STREAMS_MAX = 1_024
-_RANGES_MAX = 256
-"""A node may invent epochs and leave gaps as it likes; it may not fill the bridge's memory with them."""
+_ORIGINS_MAX = 1_024
+"""A node may invent origins as it likes; it may not fill the bridge's memory with them."""
+_ORIGINS_TOLD = 16
+"""Origins in the health report, those with the most gaps or repeats."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Pending:
-    """An escalation that is not finished: `arrivals` copies of it wait for their acknowledgement."""
+    """A message that is not finished: `arrivals` copies of it wait for their acknowledgement."""
 
     record: Record
     arrivals: int = 0
@@ -51,7 +51,8 @@ class _Pending:
 
 @dataclass(slots=True)
 class _Counts:
-    received: int = 0
+    escalations: int = 0
+    events: int = 0
     stored: int = 0
     repeated: int = 0
     quarantined: int = 0
@@ -61,14 +62,15 @@ class _Counts:
 
 
 class Forwarder:
-    """Carries escalations from the bus into one sink.
+    """Carries escalations and events from the bus into one sink.
 
     Concurrency: arrivals come on the bus's thread, one thread of this object writes to the sink, and the sink reports
     from a thread of its choice; the queue between them has one lock, and answers go out under another, in order.
 
     Args:
         bus: with a persistent session; start it after this object, or the broker's backlog finds no reader.
-        sink: where escalations go.
+        sink: where they go.
+        events: whether events are carried too, or escalations only.
         rows_max: arrivals that may wait.
         bytes_max: their payload bytes.
         patience_s: how long an arrival may hold up the connection when there is no room for it.
@@ -81,6 +83,7 @@ class Forwarder:
         bus: Bus,
         sink: Sink,
         *,
+        events: bool = True,
         rows_max: int = _ROWS_MAX,
         bytes_max: int = _BYTES_MAX,
         patience_s: float = _PATIENCE_S,
@@ -89,6 +92,7 @@ class Forwarder:
     ) -> None:
         self._bus = bus
         self._sink = sink
+        self._lines = ESCALATIONS + EVENTS if events else ESCALATIONS
         self._rows_max = rows_max
         self._bytes_max = bytes_max
         self._patience_s = patience_s
@@ -99,14 +103,14 @@ class Forwarder:
         self._answering = threading.RLock()
         self._arrivals: deque[tuple[Delivery, _Pending]] = deque()
         self._arrival_bytes = 0
-        self._pending: dict[str, _Pending] = {}
+        self._pending: dict[str, list[_Pending]] = {}
         self._unwritten: deque[Record] = deque()
         self._work = threading.Event()
         self._closing = False
         self._stop = threading.Event()
         self._counts = _Counts()
         self._latencies_s: deque[float] = deque(maxlen=_LATENCIES)
-        self._streams: OrderedDict[tuple[str, str], SequenceSet] = OrderedDict()
+        self._repeats: Counter[tuple[str, str]] = Counter()
         self._writer = Supervised("bridge", self._write_once, stop=self._stop, on_fatal=on_fatal, clock=self._clock)
 
     def start(self) -> None:
@@ -117,7 +121,8 @@ class Forwarder:
             PermanentError: the sink cannot be used.
         """
         self._sink.open(self._on_stored)
-        self._bus.subscribe(CAMERA_ESCALATION, self._on_delivery, manual_ack=True)
+        for line in self._lines:
+            self._bus.subscribe(line, self._on_delivery, manual_ack=True)
         self._writer.start()
 
     def close(self, drain_s: float = 5.0) -> None:
@@ -150,7 +155,10 @@ class Forwarder:
             admitted = self._room.wait_for(lambda: self._closing or self._has_room(record), self._patience_s)
             if self._closing:
                 return
-            self._counts.received += 1
+            if record.table == "escalation":
+                self._counts.escalations += 1
+            else:
+                self._counts.events += 1
             if admitted:
                 self._admit(delivery, record)
             else:
@@ -158,8 +166,8 @@ class Forwarder:
         if admitted:
             self._work.set()
         else:
-            # Acknowledged without a receipt: its sender sends it again. An unacknowledged one would hold its place in
-            # the broker's window until the connection ends, and a window full of them would stop the flow for good.
+            # Acknowledged without a receipt: its sender sends it again. An unacknowledged one would hold up every
+            # acknowledgement after it, and a window full of them would stop the flow for good.
             delivery.ack()
 
     def _has_room(self, record: Record) -> bool:
@@ -167,13 +175,25 @@ class Forwarder:
         return not rows or (rows < self._rows_max and size <= self._bytes_max)
 
     def _admit(self, delivery: Delivery, record: Record) -> None:
-        pending = self._pending.get(record.event_id)
+        pending = self._pending_of(record)
         if pending is None:
-            pending = self._pending[record.event_id] = _Pending(record)
+            pending = _Pending(record)
+            self._pending.setdefault(record.event_id, []).append(pending)
             self._unwritten.append(record)
         pending.arrivals += 1
         self._arrivals.append((delivery, pending))
         self._arrival_bytes += len(record.payload)
+
+    def _pending_of(self, record: Record) -> _Pending | None:
+        """What waits under the same id with the same bytes; see `Record.key`."""
+        same_id = self._pending.get(record.event_id, ())
+        return next((pending for pending in same_id if pending.record.payload == record.payload), None)
+
+    def _forget(self, pending: _Pending) -> None:
+        same_id = self._pending[pending.record.event_id]
+        same_id.remove(pending)
+        if not same_id:
+            del self._pending[pending.record.event_id]
 
     # --- to the sink -------------------------------------------------------------------------------------------
 
@@ -209,7 +229,9 @@ class Forwarder:
         now_s = self._clock.monotonic_s()
         with self._lock:
             for record, place in stored:
-                self._pending[record.event_id].stored = place
+                pending = self._pending_of(record)
+                if pending is not None:
+                    pending.stored = place
                 self._latencies_s.append(now_s - record.received_s)
                 self._count(record, place)
         self._answer()
@@ -217,16 +239,13 @@ class Forwarder:
     def _count(self, record: Record, place: StoredAt) -> None:
         if place.repeated:
             self._counts.repeated += 1
+            origin = (record.stream, record.origin)
+            if origin in self._repeats or len(self._repeats) < _ORIGINS_MAX:
+                self._repeats[origin] += 1
         elif place.sink == self._sink.name:
             self._counts.stored += 1
         else:
             self._counts.quarantined += 1
-        stream = (record.origin, record.epoch)
-        if stream not in self._streams:
-            self._streams[stream] = SequenceSet(_RANGES_MAX)
-            if len(self._streams) > _STREAMS_MAX:
-                self._streams.popitem(last=False)
-        self._streams[stream].add(record.seq)
 
     def _answer(self) -> None:
         with self._answering:
@@ -237,7 +256,7 @@ class Forwarder:
                 delivery.ack()
 
     def _finished(self) -> list[tuple[Delivery, _Pending]]:
-        """Take the arrivals from the head of the queue whose escalations are stored."""
+        """Take the arrivals from the head of the queue that are stored."""
         finished = []
         with self._lock:
             while self._arrivals and self._arrivals[0][1].stored is not None:
@@ -245,7 +264,7 @@ class Forwarder:
                 self._arrival_bytes -= len(delivery.payload)
                 pending.arrivals -= 1
                 if not pending.arrivals:
-                    del self._pending[pending.record.event_id]
+                    self._forget(pending)
                 finished.append((delivery, pending))
             self._room.notify()
         return finished
@@ -256,6 +275,7 @@ class Forwarder:
             return
         receipt = Receipt(
             event_id=record.event_id,
+            sha256=record.digest.hex(),
             sink=place.sink,
             location=place.location,
             stored_at=place.at,
@@ -266,34 +286,39 @@ class Forwarder:
             self._bus.publish(_receipt_topic(record.site, record.origin), receipt)
             self._counts.receipts += 1
         except TransientError:
-            # Its sender sends the escalation again and is answered then.
+            # Its sender sends it again and is answered then.
             self._counts.receipts_unsent += 1
 
     def figures(self) -> Figures:
         """What the bridge adds to its health; latencies are from arrival to stored, of the last few thousand."""
         with self._lock:
-            counts = self._counts
+            counts = asdict(self._counts)
+            refused = counts.pop("refused")
             waiting = len(self._arrivals)
             latencies_s = sorted(self._latencies_s)
-            gaps = sum(stream.gaps for stream in self._streams.values())
+            repeats = self._repeats.copy()
+        gaps = self._sink.gaps()
         return Figures(
             queues={"bridge": waiting},
-            drops={"bridge_refused": counts.refused},
+            drops={"bridge_refused": refused},
             counts={
-                "escalations": counts.received,
-                "stored": counts.stored,
-                "repeated": counts.repeated,
-                "quarantined": counts.quarantined,
-                "receipts": counts.receipts,
-                "receipts_unsent": counts.receipts_unsent,
-                "gaps": gaps,
+                **counts,
+                "gaps": gaps.total(),
                 "stored_p50_us": _percentile_us(latencies_s, 0.50),
                 "stored_p99_us": _percentile_us(latencies_s, 0.99),
+                **_by_origin("gaps", gaps),
+                **_by_origin("repeated", repeats),
             },
         )
 
 
-@lru_cache(maxsize=_STREAMS_MAX)
+def _by_origin(name: str, counter: Counter[tuple[str, str]]) -> dict[str, int]:
+    """The largest few, such as ``gaps/camera_motion/node-1.edge``."""
+    largest = counter.most_common(_ORIGINS_TOLD)
+    return {f"{name}/{stream}/{origin}": count for (stream, origin), count in largest}
+
+
+@lru_cache(maxsize=_ORIGINS_MAX)
 def _receipt_topic(site: str, origin: str) -> Topic:
     return RECEIPT.at(site, origin=origin)
 

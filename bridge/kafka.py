@@ -1,7 +1,8 @@
 """Kafka as a sink, and as something that can be audited. The only file that imports confluent_kafka.
 
 An idempotent producer with `acks=all` and no delivery timeout: a record waits as long as Kafka is away, and its
-escalation stays unacknowledged on the bus. The value is the escalation's JSON as it came; the attributes are headers.
+message stays unacknowledged on the bus. Escalations and events have a topic each. The value is the message's JSON as it
+came; the attributes are headers.
 
 Source: CloudEvents 1.0, Kafka protocol binding, binary content mode; librdkafka's INTRODUCTION.md on idempotence.
 """
@@ -12,7 +13,7 @@ import logging
 import threading
 import time
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, cast
@@ -26,19 +27,19 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # its stubs fo
 )
 
 from bridge.ledger import Ledger
-from bridge.sink import OnStored, Record, StoredAt
+from bridge.sink import ESCALATIONS, EVENTS, OnStored, Record, StoredAt
+from broker.topics import TopicSpec
 from config import Backoff, Clock, PermanentError, Supervised, SystemClock, TransientError, get_logger
 from config.settings import KafkaSettings
 
-__all__ = ["EVENT_TYPE", "KafkaSink", "read_event_ids"]
+__all__ = ["EVENT_TYPES", "KafkaSink", "ensure_topic", "read_event_ids"]
 
-EVENT_TYPE = "io.vigil.escalation.v1"
-"""CloudEvents type of an escalation."""
+EVENT_TYPES = {spec.name: f"io.vigil.{spec.name.removeprefix('camera_')}.v1" for spec in ESCALATIONS + EVENTS}
+"""CloudEvents type by line of the contract."""
 
 _MESSAGE_BYTES_MAX = 2 * 1024 * 1024
 """The contract lets an escalation be 1 MiB; key, headers and the batch around them come on top."""
 _BATCH_OVERHEAD_BYTES = 4_096
-_ESCALATION_BYTES_MAX = 1024 * 1024
 _QUEUE_ROWS = 10_000
 _QUEUE_KIB = 65_536
 """Small: a full producer is what lets the bus wait."""
@@ -81,14 +82,15 @@ def _error_of(error: KafkaException) -> KafkaError:
 
 
 class KafkaSink:
-    """Escalations into a Kafka topic.
+    """Escalations into one Kafka topic, events into another.
 
     Concurrency: one thread writes; delivery reports, the ledger and `on_stored` are on a thread of this object. The
     producer is exchanged under a lock.
 
     Args:
-        settings: where Kafka is, and the topic.
+        settings: where Kafka is, and the topics.
         ledger: remembers what was delivered.
+        events: whether there will be events.
         clock: time.
         on_fatal: called with the error after which nothing more can be reported.
     """
@@ -100,13 +102,18 @@ class KafkaSink:
         settings: KafkaSettings,
         *,
         ledger: Ledger,
+        events: bool = True,
         clock: Clock | None = None,
         on_fatal: Callable[[Exception], None] | None = None,
     ) -> None:
         self._settings = settings
         self._ledger = ledger
+        self._topics = {"escalation": settings.topic, "event": settings.events_topic}
+        self._lines = {settings.topic: ESCALATIONS}
+        if events:
+            self._lines[settings.events_topic] = self._lines.get(settings.events_topic, ()) + EVENTS
         self._clock: Clock = clock or SystemClock()
-        self._log = get_logger(bootstrap=settings.bootstrap, topic=settings.topic)
+        self._log = get_logger(bootstrap=settings.bootstrap, topics=list(self._lines))
         self._lock = threading.Lock()
         self._producer: Producer | None = None
         self._broken: str | None = None
@@ -115,22 +122,23 @@ class KafkaSink:
         self._failed: deque[tuple[Record, KafkaError]] = deque()
         self._again: deque[Record] = deque()
         self._again_at_s = 0.0
-        self._suspects: set[str] = set()
+        self._suspects: set[tuple[str, bytes]] = set()
         self._backoff = Backoff(0.25, 8.0)
         self._on_stored: OnStored = lambda _stored: None
         self._stop = threading.Event()
         self._thread = Supervised("kafka", self._poll_once, stop=self._stop, on_fatal=on_fatal, clock=self._clock)
 
     def open(self, on_stored: OnStored) -> None:
-        """Open the ledger, see that Kafka answers and has the topic, and begin.
+        """Open the ledger, see that Kafka answers and has the topics, and begin.
 
         Raises:
             TransientError: no Kafka answers within ``bridge.kafka.connect_timeout_s``, or the disk fails.
-            PermanentError: the topic is missing and cannot be created, or the ledger cannot be used.
+            PermanentError: a topic is missing and cannot be created, or the ledger cannot be used.
         """
         self._on_stored = on_stored
         self._ledger.open()
-        ensure_topic(self._settings)
+        for topic, lines in self._lines.items():
+            ensure_topic(self._settings, topic, lines)
         self._producer = self._make_producer()
         self._log.info("kafka.ready")
         self._thread.start()
@@ -144,17 +152,21 @@ class KafkaSink:
         """
         if not self._has_room():
             return 0
-        known = self._ledger.known([record.event_id for record in records])
+        known = self._ledger.known(records)
         taken = 0
         with self._lock:
             for record in records:
-                if record.event_id not in known and not self._produce(record):
+                if record.key not in known and not self._produce(record):
                     break
                 taken += 1
-        repeated = [(record, known[record.event_id]) for record in records[:taken] if record.event_id in known]
+        repeated = [(record, known[record.key]) for record in records[:taken] if record.key in known]
         if repeated:
             self._on_stored(repeated)
         return taken
+
+    def gaps(self) -> Counter[tuple[str, str]]:
+        """How many sequences it lacks between the lowest and the highest it has, by line of the contract and origin."""
+        return self._ledger.gaps()
 
     def close(self, timeout_s: float) -> None:
         """Wait at most `timeout_s` for what is on its way; what is left is not reported, so it is sent again."""
@@ -175,7 +187,7 @@ class KafkaSink:
                 **_client(self._settings),
                 "enable.idempotence": True,
                 "acks": "all",
-                "delivery.timeout.ms": 0,  # for ever: the record waits, its escalation is not acknowledged
+                "delivery.timeout.ms": 0,  # for ever: the record waits, its message is not acknowledged
                 "linger.ms": 2,
                 "compression.type": "lz4",
                 "message.max.bytes": _MESSAGE_BYTES_MAX,
@@ -197,7 +209,7 @@ class KafkaSink:
             return False
         try:
             self._producer.produce(
-                self._settings.topic,
+                self._topics[record.table],
                 value=record.payload,
                 key=f"{record.site}/{record.camera}",
                 headers=_headers(record),
@@ -243,9 +255,9 @@ class KafkaSink:
     def _settle(self) -> None:
         """Note what was delivered, then report it; decide about what was not."""
         if self._delivered:
-            at = self._ledger.add([(record.event_id, location) for record, location in self._delivered])
+            at = self._ledger.add(self._delivered)
             stored = [(record, StoredAt(self.name, location, at)) for record, location in self._delivered]
-            self._suspects.difference_update(record.event_id for record, _ in stored)
+            self._suspects.difference_update(record.key for record, _ in stored)
             self._delivered.clear()
             self._note_success()
             self._on_stored(stored)
@@ -253,11 +265,11 @@ class KafkaSink:
             record, error = self._failed[0]
             if error.code() not in _RECORD_ERRORS:
                 self._put_off(record, error)
-            elif record.event_id in self._suspects:
+            elif record.key in self._suspects:
                 self._quarantine(record, error)
             else:
                 # A batch fails as a whole, with the error of one of its records: each gets another try, alone.
-                self._suspects.add(record.event_id)
+                self._suspects.add(record.key)
                 self._again.append(record)
             self._failed.popleft()
 
@@ -270,7 +282,7 @@ class KafkaSink:
     def _quarantine(self, record: Record, error: KafkaError) -> None:
         reason = f"{error.name()}: {error.str()}"
         place = self._ledger.quarantine(record, reason)
-        self._suspects.discard(record.event_id)
+        self._suspects.discard(record.key)
         self._log.error("kafka.quarantined", event_id=record.event_id, reason=reason, location=place.location)
         self._on_stored([(record, place)])
 
@@ -311,10 +323,10 @@ def _headers(record: Record) -> list[tuple[str, str | bytes | None]]:
     return [
         ("ce_specversion", "1.0"),
         ("ce_id", record.event_id),
-        ("ce_type", EVENT_TYPE),
+        ("ce_type", EVENT_TYPES[record.stream]),
         ("ce_source", f"/vigil/{record.site}/{record.origin}"),
         ("ce_subject", record.camera),
-        ("ce_time", record.raised_at),
+        ("ce_time", record.at),
         ("content-type", "application/json"),
     ]
 
@@ -327,8 +339,13 @@ def _cure(error: KafkaError) -> str:
     return "see the cluster's own log; the record is tried again"
 
 
-def ensure_topic(settings: KafkaSettings) -> None:
-    """See that Kafka answers and has the topic; create it when it has not.
+def ensure_topic(settings: KafkaSettings, topic: str, lines: Sequence[TopicSpec]) -> None:
+    """See that Kafka answers and has a topic; create it when it has not.
+
+    Args:
+        settings: where Kafka is.
+        topic: the topic's name in Kafka.
+        lines: lines of the contract that go into it.
 
     Raises:
         TransientError: no Kafka answers within ``bridge.kafka.connect_timeout_s``.
@@ -347,60 +364,61 @@ def ensure_topic(settings: KafkaSettings) -> None:
             f"no Kafka answers at {settings.bootstrap} within {settings.connect_timeout_s:g} s ({reason}): "
             "check bridge.kafka.bootstrap (--kafka HOST:PORT), and that the cluster is up"
         ) from error
-    if settings.topic in topics:
-        _check_topic(admin, settings)
+    if topic in topics:
+        _check_topic(admin, settings, topic, max(line.max_bytes for line in lines))
     else:
-        _create_topic(admin, settings)
+        _create_topic(admin, settings, topic)
 
 
-def _create_topic(admin: AdminClient, settings: KafkaSettings) -> None:
-    topic = NewTopic(
-        settings.topic,
+def _create_topic(admin: AdminClient, settings: KafkaSettings, topic: str) -> None:
+    wanted = NewTopic(
+        topic,
         num_partitions=-1,  # the cluster's own defaults
         replication_factor=-1,
         config={"max.message.bytes": str(_MESSAGE_BYTES_MAX)},
     )
     try:
-        created = admin.create_topics([topic], request_timeout=settings.connect_timeout_s)
-        created[settings.topic].result(settings.connect_timeout_s + 1.0)
+        created = admin.create_topics([wanted], request_timeout=settings.connect_timeout_s)
+        created[topic].result(settings.connect_timeout_s + 1.0)
     except KafkaException as error:
         reason = _error_of(error)
         if reason.code() == KafkaError.TOPIC_ALREADY_EXISTS:
             return
+        name = "topic" if topic == settings.topic else "events_topic"
         raise PermanentError(
-            f"Kafka at {settings.bootstrap} has no topic {settings.topic!r} and does not let it be created "
-            f"({reason.str()}): create it with max.message.bytes={_MESSAGE_BYTES_MAX}, or set bridge.kafka.topic"
+            f"Kafka at {settings.bootstrap} has no topic {topic!r} and does not let it be created "
+            f"({reason.str()}): create it with max.message.bytes={_MESSAGE_BYTES_MAX}, or set bridge.kafka.{name}"
         ) from error
-    get_logger().info("kafka.topic_created", topic=settings.topic)
+    get_logger().info("kafka.topic_created", topic=topic)
 
 
-def _check_topic(admin: AdminClient, settings: KafkaSettings) -> None:
-    """Say so when the topic does not take the largest escalation; such a one would be quarantined."""
-    resource = ConfigResource(ResourceType.TOPIC, settings.topic)
+def _check_topic(admin: AdminClient, settings: KafkaSettings, topic: str, payload_bytes_max: int) -> None:
+    """Say so when the topic does not take the largest message; such a one would be quarantined."""
+    resource = ConfigResource(ResourceType.TOPIC, topic)
     try:
         asked = admin.describe_configs([resource], request_timeout=settings.connect_timeout_s)
         entry = asked[resource].result(settings.connect_timeout_s + 1.0)["max.message.bytes"]
     except KafkaException as error:
-        get_logger().warning("kafka.topic_unchecked", topic=settings.topic, error=_error_of(error).str())
+        get_logger().warning("kafka.topic_unchecked", topic=topic, error=_error_of(error).str())
         return
-    if int(entry.value) < _ESCALATION_BYTES_MAX + _BATCH_OVERHEAD_BYTES:
+    if int(entry.value) < payload_bytes_max + _BATCH_OVERHEAD_BYTES:
         get_logger().warning(
             "kafka.topic_small",
-            topic=settings.topic,
+            topic=topic,
             max_message_bytes=int(entry.value),
-            cure=f"set the topic's max.message.bytes to {_MESSAGE_BYTES_MAX}: larger escalations are quarantined",
+            cure=f"set the topic's max.message.bytes to {_MESSAGE_BYTES_MAX}: larger messages are quarantined",
         )
 
 
-def read_event_ids(settings: KafkaSettings) -> Iterator[str | None]:
-    """The event id of every record of the topic, from its beginning to its present end.
+def read_event_ids(settings: KafkaSettings) -> Iterator[tuple[str, str]]:
+    """What every record of both topics says it is, from their beginning to their present end.
 
     Yields:
-        The record's ``ce_id``; None for a record without one.
+        The line of the contract and the event id, both from the headers; empty where a record does not say.
 
     Raises:
         TransientError: no Kafka answers, or it stops answering.
-        PermanentError: there is no such topic.
+        PermanentError: there is no topic of escalations; without one of events there are just none.
     """
     complaints: list[str] = []
     consumer = Consumer(
@@ -414,14 +432,14 @@ def read_event_ids(settings: KafkaSettings) -> Iterator[str | None]:
     )
     try:
         partitions = _partitions(consumer, settings)
-        consumer.assign([TopicPartition(settings.topic, number, OFFSET_BEGINNING) for number in partitions])
+        consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for topic, number in partitions])
         for message in _to_the_end(consumer, set(partitions), settings, complaints):
-            yield _id_of(message)
+            yield _identity_of(message)
     finally:
         consumer.close()
 
 
-def _partitions(consumer: Consumer, settings: KafkaSettings) -> list[int]:
+def _partitions(consumer: Consumer, settings: KafkaSettings) -> list[tuple[str, int]]:
     try:
         topics = consumer.list_topics(timeout=settings.connect_timeout_s).topics
     except KafkaException as error:
@@ -433,11 +451,12 @@ def _partitions(consumer: Consumer, settings: KafkaSettings) -> list[int]:
         raise PermanentError(
             f"Kafka at {settings.bootstrap} has no topic {settings.topic!r}; give another with --topic"
         )
-    return list(topics[settings.topic].partitions)
+    wanted = {settings.topic, settings.events_topic} & topics.keys()
+    return [(topic, number) for topic in sorted(wanted) for number in topics[topic].partitions]
 
 
 def _to_the_end(
-    consumer: Consumer, unfinished: set[int], settings: KafkaSettings, complaints: list[str]
+    consumer: Consumer, unfinished: set[tuple[str, int]], settings: KafkaSettings, complaints: list[str]
 ) -> Iterator[Message]:
     heard_s = time.monotonic()
     while unfinished:
@@ -451,12 +470,15 @@ def _to_the_end(
             if error is None:
                 yield message
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
-                unfinished.discard(message.partition() or 0)
+                unfinished.discard((message.topic() or "", message.partition() or 0))
             elif not error.retriable():
-                raise PermanentError(f"topic {settings.topic!r} cannot be read: {error.str()}")
+                raise PermanentError(f"topic {message.topic()!r} cannot be read: {error.str()}")
 
 
-def _id_of(message: Message) -> str | None:
-    headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])  # so they always come back
-    value = dict(headers).get("ce_id")
-    return value.decode("utf-8", "replace") if value else None
+_STREAMS = {event_type: stream for stream, event_type in EVENT_TYPES.items()}
+
+
+def _identity_of(message: Message) -> tuple[str, str]:
+    listed = cast("list[tuple[str, bytes | None]]", message.headers() or [])  # so they always come back
+    headers = {name: (value or b"").decode("utf-8", "replace") for name, value in listed}
+    return _STREAMS.get(headers.get("ce_type", ""), ""), headers.get("ce_id", "")

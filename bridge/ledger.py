@@ -1,7 +1,7 @@
-"""The ledger: ids that Kafka has, on disk, so that a re-sent escalation is answered and not produced again.
+"""The ledger: what Kafka has, on disk, so that a re-sent escalation or event is answered and not produced again.
 
-Kafka cannot say whether it holds an id, and an idempotent producer forgets with its process. So the delivery report is
-noted here before the receipt goes out. Between Kafka's report and this note lies the one instant in which a crash
+Kafka cannot say whether it holds a message, and an idempotent producer forgets with its process. So the delivery report
+is noted here before the receipt goes out. Between Kafka's report and this note lies the one instant in which a crash
 makes a repeat: that mode is called at-least-once.
 
 Records that Kafka will never take are kept here too, in the quarantine, whole and with the reason.
@@ -10,49 +10,66 @@ Records that Kafka will never take are kept here too, in the quarantine, whole a
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from bridge._sqlite import Database, open_read_only, translated
-from bridge.sink import Record, StoredAt, utc_text
+from bridge.marks import MARK_SCHEMA, Marks
+from bridge.sink import Record, StoredAt, Table, utc_text
 from config import Clock, SystemClock
 
 __all__ = ["Ledger", "read_quarantine"]
 
 _WHAT = "the ledger"
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS delivered (
+_VERSION = 2
+_DELIVERED: Mapping[Table, str] = {"escalation": "delivered_escalation", "event": "delivered_event"}
+"""Apart, so that a flood of events makes it forget no escalation."""
+_DELIVERED_SCHEMA = """
+CREATE TABLE IF NOT EXISTS {name} (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
-    event_id TEXT NOT NULL UNIQUE,
+    event_id TEXT NOT NULL,
+    digest BLOB NOT NULL,
     location TEXT NOT NULL,
-    delivered_at TEXT NOT NULL
+    delivered_at TEXT NOT NULL,
+    UNIQUE (event_id, digest)
 ) STRICT;
+"""
+_SCHEMA = f"""
+{"".join(_DELIVERED_SCHEMA.format(name=name) for name in _DELIVERED.values())}
 CREATE TABLE IF NOT EXISTS quarantined (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
-    event_id TEXT NOT NULL UNIQUE,
+    stream TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    digest BLOB NOT NULL,
     reason TEXT NOT NULL,
     stored_at TEXT NOT NULL,
     site TEXT NOT NULL,
     camera TEXT NOT NULL,
-    payload BLOB NOT NULL
+    payload BLOB NOT NULL,
+    UNIQUE (event_id, digest)
 ) STRICT;
+{MARK_SCHEMA}
 """
 _ROWS_AT_ONCE = 500
 """Rows in one statement: each lets the other threads in and waits for its turn again, which costs more than a row."""
 _PRUNE_EVERY = 1_000
 
 
-class Ledger:
-    """Ids already delivered, and records that cannot be.
+_Key = tuple[str, bytes]
 
-    Concurrency: every method may be called from any thread.
+
+class Ledger:
+    """What was delivered, and records that cannot be.
+
+    Concurrency: every method may be called from any thread; one at a time adds or quarantines.
 
     Args:
         path: the file; made with its folder when missing.
         sink: the name of the sink whose deliveries these are.
-        rows_max: ids that are remembered; an outbox holds 200,000 unless told otherwise.
+        rows_max: escalations that are remembered, and events; an outbox holds 200,000 unless told otherwise.
         age_max: how long; an outbox is settled long before.
         clock: time.
     """
@@ -66,11 +83,12 @@ class Ledger:
         age_max: timedelta = timedelta(days=30),
         clock: Clock | None = None,
     ) -> None:
-        self._database = Database(path, _SCHEMA, what=_WHAT)
+        self._database = Database(path, _SCHEMA, what=_WHAT, version=_VERSION)
         self._sink = sink
         self._rows_max = rows_max
         self._age_max = age_max
         self._clock: Clock = clock or SystemClock()
+        self._marks = Marks()
         self._since_prune = 0
 
     def open(self) -> None:
@@ -80,39 +98,48 @@ class Ledger:
             TransientError: the disk is full or fails.
             PermanentError: the file is damaged, of another kind, or may not be written.
         """
-        self._database.open()
+        with self._database.reading() as db:
+            self._marks.load(db)
 
     def close(self) -> None:
         """Close the file."""
         self._database.close()
 
-    def known(self, event_ids: Sequence[str]) -> dict[str, StoredAt]:
-        """Where those of these ids landed that are finished.
+    def gaps(self) -> Counter[tuple[str, str]]:
+        """How many sequences were never finished, by line of the contract and origin; see `Marks`."""
+        return self._marks.gaps()
+
+    def known(self, records: Sequence[Record]) -> dict[_Key, StoredAt]:
+        """Where those of these records landed that are finished, by their keys.
 
         Raises:
             TransientError: the disk cannot be read now.
             PermanentError: the file is damaged.
         """
-        found: dict[str, StoredAt] = {}
+        found: dict[_Key, StoredAt] = {}
         with self._database.reading() as db:
-            for start in range(0, len(event_ids), _ROWS_AT_ONCE):
-                asked = event_ids[start : start + _ROWS_AT_ONCE]
-                marks = ",".join("?" * len(asked))
-                rows = db.execute(
-                    f"SELECT event_id, location, delivered_at, 0 FROM delivered WHERE event_id IN ({marks}) "  # noqa: S608
-                    f"UNION ALL SELECT event_id, '', stored_at, id FROM quarantined WHERE event_id IN ({marks})",
-                    (*asked, *asked),
-                )
-                for event_id, location, at, quarantined in rows:
-                    found[event_id] = (
-                        self._in_quarantine(quarantined, datetime.fromisoformat(at), repeated=True)
-                        if quarantined
-                        else StoredAt(self._sink, location, datetime.fromisoformat(at), repeated=True)
-                    )
+            for table, name in _DELIVERED.items():
+                event_ids = [record.event_id for record in records if record.table == table]
+                for start in range(0, len(event_ids), _ROWS_AT_ONCE):
+                    found |= self._known(db, name, event_ids[start : start + _ROWS_AT_ONCE])
         return found
 
-    def add(self, delivered: Sequence[tuple[str, str]]) -> datetime:
-        """Note ids and where they landed; a process that dies after this still knows them.
+    def _known(self, db: sqlite3.Connection, name: str, event_ids: Sequence[str]) -> dict[_Key, StoredAt]:
+        marks = ",".join("?" * len(event_ids))
+        rows = db.execute(
+            f"SELECT event_id, digest, location, delivered_at, 0 FROM {name} WHERE event_id IN ({marks}) "  # noqa: S608
+            f"UNION ALL SELECT event_id, digest, '', stored_at, id FROM quarantined WHERE event_id IN ({marks})",
+            (*event_ids, *event_ids),
+        )
+        return {
+            (event_id, digest): self._in_quarantine(quarantined, datetime.fromisoformat(at), repeated=True)
+            if quarantined
+            else StoredAt(self._sink, location, datetime.fromisoformat(at), repeated=True)
+            for event_id, digest, location, at, quarantined in rows
+        }
+
+    def add(self, delivered: Sequence[tuple[Record, str]]) -> datetime:
+        """Note records and where they landed; a process that dies after this still knows them.
 
         Not flushed to the disk: after a power cut the last ones may be forgotten, and are repeats if sent again.
 
@@ -124,19 +151,15 @@ class Ledger:
             PermanentError: the file is damaged.
         """
         now = self._clock.now()
-        noted_at = utc_text(now)
         with self._database.writing("NORMAL") as db:
-            for start in range(0, len(delivered), _ROWS_AT_ONCE):
-                some = delivered[start : start + _ROWS_AT_ONCE]
-                rows = ",".join(["(?,?,?)"] * len(some))
-                db.execute(
-                    f"INSERT INTO delivered (event_id, location, delivered_at) VALUES {rows} "  # noqa: S608
-                    "ON CONFLICT (event_id) DO NOTHING",
-                    [value for event_id, location in some for value in (event_id, location, noted_at)],
-                )
+            for table, name in _DELIVERED.items():
+                some = [(record, location) for record, location in delivered if record.table == table]
+                _note(db, name, some, utc_text(now))
+            changed = self._marks.advance(db, [record for record, _ in delivered])
             self._since_prune += len(delivered)
             if self._since_prune >= _PRUNE_EVERY:
                 self._prune(db, now)
+        self._marks.accept(changed)
         return now
 
     def quarantine(self, record: Record, reason: str) -> StoredAt:
@@ -147,13 +170,16 @@ class Ledger:
             PermanentError: the file is damaged.
         """
         now = self._clock.now()
+        row = (*record.key, record.stream, reason, utc_text(now), record.site, record.camera, record.payload)
         with self._database.writing("FULL") as db:
             db.execute(
-                "INSERT INTO quarantined (event_id, reason, stored_at, site, camera, payload) VALUES (?,?,?,?,?,?) "
-                "ON CONFLICT (event_id) DO NOTHING",
-                (record.event_id, reason, utc_text(now), record.site, record.camera, record.payload),
+                "INSERT INTO quarantined (event_id, digest, stream, reason, stored_at, site, camera, payload) "
+                "VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (event_id, digest) DO NOTHING",
+                row,
             )
-            (place,) = db.execute("SELECT id FROM quarantined WHERE event_id = ?", (record.event_id,)).fetchone()
+            (place,) = db.execute("SELECT id FROM quarantined WHERE event_id = ? AND digest = ?", record.key).fetchone()
+            changed = self._marks.advance(db, [record])
+        self._marks.accept(changed)
         return self._in_quarantine(place, now)
 
     def quarantined(self) -> list[tuple[str, str, bytes]]:
@@ -167,18 +193,31 @@ class Ledger:
 
     def _prune(self, db: sqlite3.Connection, now: datetime) -> None:
         self._since_prune = 0
-        db.execute("DELETE FROM delivered WHERE id <= (SELECT max(id) FROM delivered) - ?", (self._rows_max,))
+        for name in _DELIVERED.values():
+            db.execute(f"DELETE FROM {name} WHERE id <= (SELECT max(id) FROM {name}) - ?", (self._rows_max,))  # noqa: S608
+            oldest = f"SELECT id FROM {name} ORDER BY id LIMIT ?"  # noqa: S608 - constants only
+            db.execute(
+                f"DELETE FROM {name} WHERE delivered_at < ? AND id IN ({oldest})",  # noqa: S608
+                (utc_text(now - self._age_max), 2 * _PRUNE_EVERY),
+            )
+
+
+def _note(db: sqlite3.Connection, name: str, delivered: Sequence[tuple[Record, str]], noted_at: str) -> None:
+    for start in range(0, len(delivered), _ROWS_AT_ONCE):
+        some = delivered[start : start + _ROWS_AT_ONCE]
+        rows = ",".join(["(?,?,?,?)"] * len(some))
         db.execute(
-            "DELETE FROM delivered WHERE delivered_at < ? AND id IN (SELECT id FROM delivered ORDER BY id LIMIT ?)",
-            (utc_text(now - self._age_max), 2 * _PRUNE_EVERY),
+            f"INSERT INTO {name} (event_id, digest, location, delivered_at) VALUES {rows} "  # noqa: S608
+            "ON CONFLICT (event_id, digest) DO NOTHING",
+            [value for record, location in some for value in (*record.key, location, noted_at)],
         )
 
 
-def read_quarantine(path: Path) -> list[str]:
-    """The ids in the quarantine of a ledger, also while a bridge uses it.
+def read_quarantine(path: Path) -> list[tuple[str, str]]:
+    """Line of the contract and id of all that is in the quarantine of a ledger, also while a bridge uses it.
 
     Raises:
         PermanentError: there is no such file, or it is no ledger.
     """
-    with translated(_WHAT, path), closing(open_read_only(path, what=_WHAT)) as db:
-        return [event_id for (event_id,) in db.execute("SELECT event_id FROM quarantined ORDER BY id")]
+    with translated(_WHAT, path), closing(open_read_only(path, what=_WHAT, version=_VERSION)) as db:
+        return db.execute("SELECT stream, event_id FROM quarantined ORDER BY id").fetchall()

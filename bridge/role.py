@@ -34,7 +34,7 @@ def find_ledgers(settings: Settings) -> list[Path]:
 
 
 def run_bridge(settings: Settings, role: str, *, to_journal: bool = False) -> None:
-    """Carry escalations until the process is asked to stop.
+    """Carry escalations and events until the process is asked to stop.
 
     Args:
         settings: the site's settings.
@@ -54,7 +54,7 @@ def run_bridge(settings: Settings, role: str, *, to_journal: bool = False) -> No
 
     sink = _make_sink(settings, role, None if to_journal else settings.bridge.kafka, on_fatal)
     bus = connect(settings, role, persistent=True, on_fatal=on_fatal)
-    forwarder = Forwarder(bus, sink, on_fatal=on_fatal)
+    forwarder = Forwarder(bus, sink, events=settings.bridge.events, on_fatal=on_fatal)
     presence = Presence(bus, settings, role, figures=forwarder.figures)
     forwarder.start()
     # Not earlier: while Kafka does not answer there is nothing to finish, and a signal ends the process at once.
@@ -79,4 +79,5 @@ def _make_sink(
     from bridge.kafka import KafkaSink
     from bridge.ledger import Ledger
 
-    return KafkaSink(kafka, ledger=Ledger(_ledger_path(settings, role)), on_fatal=on_fatal)
+    ledger = Ledger(_ledger_path(settings, role))
+    return KafkaSink(kafka, ledger=ledger, events=settings.bridge.events, on_fatal=on_fatal)

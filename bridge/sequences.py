@@ -11,71 +11,61 @@ class SequenceSet:
     """Numbers from 1 up, as ranges.
 
     Adding in order costs one step; a number out of order costs a search.
-
-    Args:
-        ranges_max: ranges that are kept; beyond it the lowest gap counts as filled. None keeps all.
     """
 
-    def __init__(self, ranges_max: int | None = None) -> None:
+    def __init__(self) -> None:
         self._firsts: list[int] = []
         self._lasts: list[int] = []
-        self._ranges_max = ranges_max
-        self._count = 0
 
     def add(self, number: int) -> bool:
         """Note a number; False when it was there already."""
         at = bisect_right(self._firsts, number) - 1
         if at >= 0 and number <= self._lasts[at]:
             return False
-        self._count += 1
-        joins_left = at >= 0 and self._lasts[at] == number - 1
-        joins_right = at + 1 < len(self._firsts) and self._firsts[at + 1] == number + 1
-        if joins_left and joins_right:
-            self._close_gap(at)
-        elif joins_left:
-            self._lasts[at] = number
-        elif joins_right:
-            self._firsts[at + 1] = number
-        else:
-            self._firsts.insert(at + 1, number)
-            self._lasts.insert(at + 1, number)
-            self._limit()
+        self._insert(at + 1, number, number)
         return True
 
-    def _close_gap(self, at: int) -> None:
-        self._lasts[at] = self._lasts.pop(at + 1)
-        del self._firsts[at + 1]
+    def fill(self, first: int, last: int) -> int:
+        """Note every number from `first` to `last`, both included.
 
-    def _limit(self) -> None:
-        if self._ranges_max is not None and len(self._firsts) > self._ranges_max:
-            self._count += self._firsts[1] - self._lasts[0] - 1
-            self._close_gap(0)
+        Returns:
+            How many of them were not there.
+        """
+        holes = self.missing(last, first)
+        for hole_first, hole_last in holes:
+            self._insert(bisect_right(self._firsts, hole_first), hole_first, hole_last)
+        return sum(hole_last - hole_first + 1 for hole_first, hole_last in holes)
 
-    @property
-    def count(self) -> int:
-        """How many different numbers there are."""
-        return self._count
+    def _insert(self, at: int, first: int, last: int) -> None:
+        """Put a range, of which nothing is there, before the range at `at`."""
+        joins_left = at > 0 and self._lasts[at - 1] == first - 1
+        joins_right = at < len(self._firsts) and self._firsts[at] == last + 1
+        if joins_left and joins_right:
+            self._lasts[at - 1] = self._lasts.pop(at)
+            del self._firsts[at]
+        elif joins_left:
+            self._lasts[at - 1] = last
+        elif joins_right:
+            self._firsts[at] = first
+        else:
+            self._firsts.insert(at, first)
+            self._lasts.insert(at, last)
 
     @property
     def highest(self) -> int:
         """The highest; 0 when there is none."""
         return self._lasts[-1] if self._lasts else 0
 
-    @property
-    def gaps(self) -> int:
-        """How many numbers are missing between the lowest and the highest."""
-        return self._lasts[-1] - self._firsts[0] + 1 - self._count if self._firsts else 0
-
-    def missing(self, up_to: int) -> list[tuple[int, int]]:
-        """The ranges, first and last included, of what is missing from 1 to `up_to`."""
+    def missing(self, up_to: int, expected: int = 1) -> list[tuple[int, int]]:
+        """The ranges, first and last included, of what is missing from `expected` to `up_to`."""
         ranges: list[tuple[int, int]] = []
-        expected = 1
-        for first, last in zip(self._firsts, self._lasts, strict=True):
+        at = max(0, bisect_right(self._firsts, expected) - 1)
+        for first, last in zip(self._firsts[at:], self._lasts[at:], strict=True):
             if first > up_to:
                 break
             if first > expected:
                 ranges.append((expected, first - 1))
-            expected = last + 1
+            expected = max(expected, last + 1)
         if expected <= up_to:
             ranges.append((expected, up_to))
         return ranges

@@ -1,93 +1,141 @@
-"""What a sink is: it takes escalations, and says of each when it is durable and where it landed."""
+"""What a sink is: it takes escalations and events, and says of each when it is durable and where it landed."""
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from functools import lru_cache
+from typing import Literal, Protocol
+
+import msgspec
 
 from broker import Delivery
-from broker.messages import Escalation
-from broker.outbox import event_id, split_event_id
+from broker.messages import Escalation, MotionEvent, TrackEvent
+from broker.outbox_file import SEQ_MAX
+from broker.topics import CONTRACT, DeliveryClass, origin_of
 from config import BadPayloadError
 
-__all__ = ["OnStored", "Record", "Sink", "StoredAt", "identity_of", "utc_text"]
+__all__ = [
+    "ESCALATIONS",
+    "EVENTS",
+    "OnStored",
+    "Record",
+    "Sink",
+    "StoredAt",
+    "Table",
+    "identity_of",
+    "utc_text",
+]
 
-_ORIGIN = re.compile(r"[A-Za-z0-9_.-]{1,128}")
-_EPOCH = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_SEQ_MAX = 2**63 - 1
-"""What SQLite stores as an integer."""
+ESCALATIONS = tuple(spec for spec in CONTRACT if spec.delivery is DeliveryClass.DURABLE)
+"""Lines of the contract that a sink must take."""
+EVENTS = tuple(spec for spec in CONTRACT if spec.delivery is DeliveryClass.EVENT)
+"""Lines of the contract that it takes where ``bridge.events`` is on."""
+Table = Literal["escalation", "event"]
+"""What escalations and events are kept apart by."""
+
+_IDENTITY = re.compile(r"([A-Za-z0-9_.-]{1,128}):([A-Za-z0-9_-]{1,64}):([1-9][0-9]{0,18})")
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One escalation on its way into a sink, checked.
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """One escalation or event on its way into a sink, checked.
 
     Attributes:
+        stream: its line of the contract, such as ``camera_motion``.
         event_id: ``{origin}:{epoch}:{seq}``.
-        captured_at: RFC 3339 in UTC with six decimals and ``Z``, so that text order is time order.
-        raised_at: in the same form.
+        at: when it was raised or happened, as RFC 3339 in UTC with six decimals and ``Z``: text order is time order.
+        details: what else its table has a column for, by the column's name.
         payload: the JSON as it came, pictures included.
         received_s: monotonic seconds at which the bridge had it.
     """
 
+    stream: str
     event_id: str
     origin: str
     epoch: str
     seq: int
     site: str
     camera: str
-    rule: str
-    kind: str
-    severity: str
-    summary: str
-    label: str
-    score: float
-    captured_at: str
-    raised_at: str
-    drill: bool
+    at: str
+    details: Mapping[str, str | int | float]
     payload: bytes
     received_s: float
+    _digest: bytes = b""
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the payload, made when it is first asked for: the thread that reads the bus has no time for it."""
+        if not self._digest:
+            msgspec.structs.force_setattr(self, "_digest", hashlib.sha256(self.payload).digest())
+        return self._digest
+
+    @property
+    def key(self) -> tuple[str, bytes]:
+        """What a repeat has in common with the first: the id and every byte.
+
+        Not the id alone. The topic of an event does not name its origin, so somebody else may have used the id first;
+        and an outbox that was restored from a copy gives old numbers to new messages. Neither may keep a message out.
+        """
+        return self.event_id, self.digest
+
+    @property
+    def table(self) -> Table:
+        """Where it belongs."""
+        return "escalation" if self.stream in _ESCALATION_NAMES else "event"
 
     @staticmethod
     def of(delivery: Delivery, received_s: float) -> Record:
-        """Check an escalation that came on the bus.
+        """Check an escalation or event that came on the bus.
 
-        The identity must be that of the topic's origin: a broker lets a node write only under its own, so a stolen
-        node can neither forge nor settle another's escalations.
+        The identity of an escalation must be that of the topic's origin: a broker lets a node write only under its
+        own. The topic of an event names the camera only, which the broker lets only the camera's node write.
 
         Raises:
             BadPayloadError: its identity is malformed or is not its topic's, or a time has no UTC.
         """
-        escalation, topic = delivery.content, delivery.topic
-        if not isinstance(escalation, Escalation):
-            raise BadPayloadError("not an escalation")
-        origin, epoch, seq = identity_of(escalation.id)
-        if origin != topic.params["origin"]:
-            raise BadPayloadError(f"event id {escalation.id!r} is not of the topic's origin")
-        if escalation.camera != topic.camera:
-            raise BadPayloadError(f"camera {escalation.camera!r} is not the topic's")
+        content, topic = delivery.content, delivery.topic
+        if not isinstance(content, Escalation | MotionEvent | TrackEvent):
+            raise BadPayloadError("neither an escalation nor an event")
+        origin, epoch, seq = identity_of(content.id)
+        if origin != topic.params.get("origin", origin):
+            raise BadPayloadError(f"event id {content.id!r} is not of the topic's origin")
+        if content.camera != topic.camera:
+            raise BadPayloadError(f"camera {content.camera!r} is not the topic's")
         return Record(
-            event_id=escalation.id,
+            stream=topic.spec.name,
+            event_id=content.id,
             origin=origin,
             epoch=epoch,
             seq=seq,
             site=topic.site,
-            camera=escalation.camera,
-            rule=escalation.rule,
-            kind=escalation.kind,
-            severity=escalation.severity,
-            summary=escalation.summary,
-            label=escalation.label,
-            score=escalation.score,
-            captured_at=utc_text(escalation.captured_at),
-            raised_at=utc_text(escalation.raised_at),
-            drill=escalation.drill,
+            camera=content.camera,
+            at=utc_text(content.raised_at if isinstance(content, Escalation) else content.at),
+            details=_details(content, topic.spec.name),
             payload=delivery.payload,
             received_s=received_s,
         )
+
+
+_ESCALATION_NAMES = frozenset(spec.name for spec in ESCALATIONS)
+
+
+def _details(content: Escalation | MotionEvent | TrackEvent, stream: str) -> Mapping[str, str | int | float]:
+    if not isinstance(content, Escalation):
+        return {"stream": stream, "type": content.type}
+    return {
+        "rule": content.rule,
+        "kind": content.kind,
+        "severity": content.severity,
+        "summary": content.summary,
+        "label": content.label,
+        "score": content.score,
+        "captured_at": utc_text(content.captured_at),
+        "drill": int(content.drill),
+    }
 
 
 def identity_of(value: str) -> tuple[str, str, int]:
@@ -96,14 +144,23 @@ def identity_of(value: str) -> tuple[str, str, int]:
     Raises:
         BadPayloadError: it is not of the form ``{origin}:{epoch}:{seq}``, or could not have come from an outbox.
     """
-    try:
-        origin, epoch, seq = split_event_id(value)
-    except ValueError:
-        raise BadPayloadError(f"event id {value!r} is not of the form origin:epoch:seq") from None
-    is_plain = _ORIGIN.fullmatch(origin) and _EPOCH.fullmatch(epoch) and seq <= _SEQ_MAX
-    if not is_plain or event_id(origin, epoch, seq) != value:
-        raise BadPayloadError(f"event id {value!r}: origin and epoch are words, the sequence a number below 2^63")
+    match = _IDENTITY.fullmatch(value)
+    if match is None:
+        raise BadPayloadError(f"event id {value[:256]!r} is not of the form origin:epoch:seq")
+    origin, epoch, seq = match[1], match[2], int(match[3])
+    if seq > SEQ_MAX or not _is_origin(origin):
+        raise BadPayloadError(f"event id {value!r}: the origin is node.role, the sequence at most {SEQ_MAX}")
     return origin, epoch, seq
+
+
+@lru_cache(maxsize=1_024)
+def _is_origin(value: str) -> bool:
+    """Whether a process may be called so; its receipts need a topic."""
+    node, _, role = value.partition(".")
+    try:
+        return origin_of(node, role) == value
+    except ValueError:
+        return False
 
 
 def utc_text(moment: datetime) -> str:
@@ -141,7 +198,7 @@ OnStored = Callable[[Sequence[tuple[Record, StoredAt]]], None]
 
 
 class Sink(Protocol):
-    """Where escalations go.
+    """Where escalations and events go.
 
     Concurrency: `write` is called from one thread. What it has taken it owns: it is reported through `on_stored`, or
     the process ends before. Nothing is reported that a crash could still take away.
@@ -171,6 +228,10 @@ class Sink(Protocol):
             TransientError: none was taken; try again.
             PermanentError: none was taken, and trying again cannot help.
         """
+        ...
+
+    def gaps(self) -> Counter[tuple[str, str]]:
+        """How many sequences it lacks between the lowest and the highest it has, by line of the contract and origin."""
         ...
 
     def close(self, timeout_s: float) -> None:

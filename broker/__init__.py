@@ -1,7 +1,7 @@
 """The bus: topics, messages, frames, the session of a process, its outbox; and the brokers that Vigil can run."""
 
 from broker.bus import Bus, BusStatistics, Content, Delivery
-from broker.frames import Frame, decode_frame, encode_frame
+from broker.frames import Frame, decode_frame, encode_frame, metadata_bytes
 from broker.session import Figures, Presence, connect, listen
 from broker.topics import CONTRACT, DeliveryClass, Topic, TopicSpec, parse_topic
 
@@ -21,5 +21,6 @@ __all__ = [
     "decode_frame",
     "encode_frame",
     "listen",
+    "metadata_bytes",
     "parse_topic",
 ]

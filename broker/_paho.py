@@ -13,8 +13,10 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -24,15 +26,24 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from broker.transport import Inbound, Outbound, TransportEvents, TransportFactory
-from config.errors import ConfigError, PermanentError, TransientError
+from broker.acks import OrderedAcks
+from broker.tls import explain, refusal
+from broker.transport import (
+    ConnectionLostError,
+    Inbound,
+    Limits,
+    LossCause,
+    Outbound,
+    TransportEvents,
+    TransportFactory,
+)
+from config.errors import ConfigError, PermanentError, TransientError, VigilError
 from config.settings import BusSettings
 
 __all__ = ["paho_transports"]
 
 _SESSION_EXPIRY_S = 7 * 86_400
 """A broker forgets a consumer that stays away for a week; its messages are still in their senders' outboxes."""
-_RECEIVE_MAXIMUM = 1000
 _MISC_INTERVAL_S = 0.5
 _MID_MAX = 65_535
 _OTHER_VERSION_AFTER_S = 1.0
@@ -40,6 +51,17 @@ _OTHER_VERSION_AFTER_S = 1.0
 _BAD_CREDENTIALS = frozenset({4, 5, 0x86, 0x87, 0x8C})
 _BAD_VERSION = frozenset({1, 0x84})
 """Reason codes. Source: MQTT 3.1.1 table 3.1; MQTT 5 section 3.2.2.2."""
+_CAUSES: dict[int, LossCause] = {0x8D: "silent", 0x8E: "taken_over", 0x95: "packet_too_large"}
+"""Reason codes of DISCONNECT. Source: MQTT 5 section 3.14.2.1; any other failure is an expulsion."""
+_FAILURE = 0x80
+_DISCONNECT = b"\xe0\x00"
+"""The packet, the same in both versions: a normal end, so that no will is sent."""
+_GOODBYE_S = 1.0
+_UNSENT_BYTES_MAX = 131_072
+"""What the kernel may hold back for a slow network. It would take 4 MB: at 1 MB/s every frame would be 4 s old."""
+_PAUSE_WINDOWS = 2
+"""Receive windows of unacknowledged messages after which the connection is not read: Mosquitto 2.0 sends on over the
+window, and other brokers have none."""
 
 Version = Literal["5", "3.1.1"]
 
@@ -60,6 +82,7 @@ class _Client:
     client_id: str
     persistent: bool
     window: int
+    tls: Callable[[], ssl.SSLContext]
     versions: list[Version]
 
     def turn_down(self) -> None:
@@ -72,7 +95,14 @@ class _Client:
         return longest_s if len(self.versions) == 1 else min(longest_s, _OTHER_VERSION_AFTER_S)
 
 
-def paho_transports(settings: BusSettings, *, client_id: str, persistent: bool, window: int = 64) -> TransportFactory:
+def paho_transports(
+    settings: BusSettings,
+    *,
+    client_id: str,
+    persistent: bool,
+    window: int = 64,
+    tls: Callable[[], ssl.SSLContext] = ssl.create_default_context,
+) -> TransportFactory:
     """A maker of connections to the broker of `settings`.
 
     With ``protocol: auto`` the first connection speaks MQTT 5; when the broker turns that down, or does not answer,
@@ -82,13 +112,14 @@ def paho_transports(settings: BusSettings, *, client_id: str, persistent: bool, 
         settings: where the broker is and who we are.
         client_id: fixed, so that a broker can keep this client's session.
         persistent: keep the session, and what arrives for it, while this client is away.
-        window: messages that may be unconfirmed at one time.
+        window: messages that may be unconfirmed at one time; fewer where the broker says so.
+        tls: makes the context of each connection with ``mqtts://``, so that renewed certificates are used.
 
     Raises:
         ConfigError: the address has no usable host or port.
     """
     versions: list[Version] = [settings.protocol] if settings.protocol != "auto" else ["5", "3.1.1"]
-    client = _Client(settings, _parse(settings.url), client_id, persistent, window, versions)
+    client = _Client(settings, _parse(settings.url), client_id, persistent, window, tls, versions)
     return lambda events, will: _PahoTransport(client, events, will)
 
 
@@ -103,6 +134,47 @@ def _parse(url: str) -> _Address:
     return _Address(parts.hostname, port, parts.scheme == "mqtts")
 
 
+class _Paho(mqtt.Client):
+    """paho, and what it keeps to itself."""
+
+    def _handle_pubrec(self) -> MQTTErrorCode:
+        """A failure ends the exchange of QoS 2; paho goes on with PUBREL and never tells.
+
+        Source: MQTT 5 section 4.3.3.
+        """
+        packet = self._in_packet["packet"]
+        if self._protocol == mqtt.MQTTv5 and len(packet) > 2 and packet[2] >= _FAILURE:
+            number = int.from_bytes(packet[:2], "big")
+            reason = ReasonCode(PacketTypes.PUBREC, identifier=packet[2])
+            with self._out_message_mutex:
+                if number in self._out_messages:
+                    return self._do_on_publish(number, reason, Properties(PacketTypes.PUBREC))  # type: ignore[no-untyped-call]
+        return super()._handle_pubrec()
+
+    def limit_inflight(self, most: int) -> None:
+        """Send at most so many unconfirmed; paho does not heed the broker's Receive Maximum."""
+        self._max_inflight_messages = min(self._max_inflight_messages, most)
+
+    def ping(self) -> None:
+        """Show the broker that we are there, without waiting for its answer."""
+        self._send_pingreq()
+        self._ping_t = 0.0
+
+
+@cache
+def _expiry(seconds: int) -> Properties:
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.MessageExpiryInterval = seconds
+    return properties
+
+
+def _topic_text(message: mqtt.MQTTMessage) -> str:
+    try:
+        return message.topic
+    except UnicodeDecodeError as error:  # no broker may pass it on; the contract knows no such topic
+        return repr(error.object)
+
+
 class _PahoTransport:
     def __init__(self, who: _Client, events: TransportEvents, will: Outbound | None) -> None:
         self._who = who
@@ -112,18 +184,22 @@ class _PahoTransport:
         self._persistent = who.persistent
         self._events = events
         self._closing = threading.Event()
-        self._connack: tuple[ReasonCode, bool] | None = None
+        self._connack: tuple[ReasonCode, Limits] | None = None
         self._lost: str | None = None
-        self._arrived: deque[Inbound] = deque()
-        self._sent: deque[int] = deque()
+        self._cause: LossCause = "closed"
+        self._arrived: deque[mqtt.MQTTMessage] = deque()
+        self._sent: deque[tuple[int, str | None]] = deque()
+        self._pinged_s = time.monotonic()
+        self._socket: socket.socket | None = None
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.settimeout(0.0)
         self._wake_write.settimeout(0.0)
         self._client = self._make_client(will)
+        self._acks = OrderedAcks(self._send_ack)
 
-    def _make_client(self, will: Outbound | None) -> mqtt.Client:
+    def _make_client(self, will: Outbound | None) -> _Paho:
         five = self._version == "5"
-        client = mqtt.Client(
+        client = _Paho(
             CallbackAPIVersion.VERSION2,
             client_id=self._who.client_id,
             clean_session=None if five else not self._persistent,
@@ -137,7 +213,7 @@ class _PahoTransport:
             secret = self._settings.password.get_secret_value() if self._settings.password else None
             client.username_pw_set(self._settings.username, secret)
         if self._address.tls:
-            client.tls_set_context(ssl.create_default_context())
+            client.tls_set_context(self._who.tls())
         if will is not None:
             client.will_set(will.topic, will.payload, will.qos, will.retain)
         client.on_connect = self._on_connect
@@ -147,11 +223,11 @@ class _PahoTransport:
         client.on_socket_register_write = self._on_socket_register_write
         return client
 
-    def open(self) -> bool:
+    def open(self) -> None:
         properties = None
         if self._version == "5":
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-            properties.ReceiveMaximum = _RECEIVE_MAXIMUM
+            properties.ReceiveMaximum = self._settings.receive_window
             properties.SessionExpiryInterval = _SESSION_EXPIRY_S if self._persistent else 0
         try:
             self._client.connect(
@@ -161,24 +237,43 @@ class _PahoTransport:
                 clean_start=not self._persistent if self._version == "5" else mqtt.MQTT_CLEAN_START_FIRST_ONLY,
                 properties=properties,
             )
-            self._set_no_delay()
+            self._tune_socket()
             self._wait_connack()
-        except (OSError, ValueError, TransientError, PermanentError) as error:
+        except (OSError, ValueError) as error:
             self._drop_socket()
-            if isinstance(error, TransientError | PermanentError):
-                raise
-            raise TransientError(f"no broker at {self._place} ({error})") from error
-        return self._accepted()
+            raise self._explained(error) from error
+        except (TransientError, PermanentError):
+            self._drop_socket()
+            raise
+        self._check_accepted()
+
+    @property
+    def limits(self) -> Limits:
+        if self._connack is None:
+            raise RuntimeError("only an open connection has limits")
+        return self._connack[1]
+
+    @property
+    def unacknowledged(self) -> int:
+        return len(self._acks)
 
     @property
     def _place(self) -> str:
         return f"{self._address.host}:{self._address.port}"
 
-    def _set_no_delay(self) -> None:
-        # Without it Nagle and delayed acknowledgements add 40 ms to a small publish that follows another.
+    def _explained(self, error: OSError | ValueError) -> VigilError:
+        explained = explain(error, self._place) if self._address.tls and isinstance(error, OSError) else None
+        return explained or TransientError(f"no broker at {self._place} ({error})")
+
+    def _tune_socket(self) -> None:
         sock = self._client.socket()
-        if isinstance(sock, socket.socket):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if not isinstance(sock, socket.socket):
+            return
+        self._socket = sock
+        # Without it Nagle and delayed acknowledgements add 40 ms to a small publish that follows another.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES_MAX)
 
     def _wait_connack(self) -> None:
         deadline_s = time.monotonic() + self._who.answer_timeout_s()
@@ -189,23 +284,29 @@ class _PahoTransport:
                 raise TransientError(f"{self._place} takes connections but does not answer as an MQTT broker")
             self._serve(min(left_s, _MISC_INTERVAL_S))
 
-    def _accepted(self) -> bool:
+    def _check_accepted(self) -> None:
         if self._connack is None:
+            self._drop_socket()
+            refused = refusal(self._socket)
+            if refused is not None:
+                raise self._explained(refused) from refused
             # amqtt closes the connection on a version that it does not speak, some others answer with a reason.
             self._who.turn_down()
-            self._drop_socket()
-            raise TransientError(f"{self._place} closed the connection before answering ({self._lost})")
-        reason, session_present = self._connack
+            hint = "" if self._address.tls else "; where it speaks TLS there, write mqtts:// in bus.url"
+            raise TransientError(f"{self._place} closed the connection before answering ({self._lost}){hint}")
+        reason, limits = self._connack
         if not reason.is_failure:
-            return session_present
+            self._client.limit_inflight(limits.receive_max)
+            return
         self._drop_socket()
         if reason.value in _BAD_VERSION:
             self._who.turn_down()
             raise TransientError(f"{self._place} does not speak MQTT {self._version}")
         if reason.value in _BAD_CREDENTIALS:
-            raise PermanentError(
-                f"{self._place} refuses this login ({reason}): check bus.username and VIGIL_BUS__PASSWORD"
-            )
+            login = "check bus.username and VIGIL_BUS__PASSWORD"
+            if self._address.tls and self._settings.username is None:
+                login = "check that this node is enrolled at this site for this role, and was not revoked"
+            raise PermanentError(f"{self._place} refuses this login ({reason}): {login}")
         raise TransientError(f"{self._place} refuses the connection: {reason}")
 
     def run(self) -> None:
@@ -217,16 +318,18 @@ class _PahoTransport:
         finally:
             self._drop_socket()
         if not self._closing.is_set():
-            raise TransientError(f"connection to {self._place} lost: {self._lost}")
+            raise ConnectionLostError(f"connection to {self._place} lost: {self._lost}", self._cause)
 
     def _serve(self, timeout_s: float) -> None:
         sock = self._client.socket()
         if sock is None:
             self._lost = self._lost or "socket closed"
             return
+        paused = len(self._acks) > _PAUSE_WINDOWS * self._settings.receive_window
         writing = [sock] if self._client.want_write() else []
-        pending = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
-        readable, writable, _ = select.select([sock, self._wake_read], writing, [], 0.0 if pending else timeout_s)
+        pending = not paused and isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+        reading = [self._wake_read] if paused else [sock, self._wake_read]
+        readable, writable, _ = select.select(reading, writing, [], 0.0 if pending else timeout_s)
         if self._wake_read in readable:
             self._drain_wakeups()
         code = MQTTErrorCode.MQTT_ERR_SUCCESS
@@ -235,17 +338,31 @@ class _PahoTransport:
         if code == MQTTErrorCode.MQTT_ERR_SUCCESS and (writable or self._client.want_write()):
             code = self._client.loop_write()
         if code == MQTTErrorCode.MQTT_ERR_SUCCESS:
-            code = self._client.loop_misc()
+            code = self._keep_alive(paused=paused)
         if code != MQTTErrorCode.MQTT_ERR_SUCCESS and self._lost is None:
             self._lost = mqtt.error_string(code)
+            self._cause = "silent" if code == MQTTErrorCode.MQTT_ERR_KEEPALIVE else "closed"
         self._report()
+
+    def _keep_alive(self, *, paused: bool) -> MQTTErrorCode:
+        """Ask the broker when it is silent; not while this side does not listen, when it can only be told."""
+        if not paused:
+            return self._client.loop_misc()
+        if time.monotonic() - self._pinged_s >= self._settings.keepalive_s / 2:
+            self._pinged_s = time.monotonic()
+            self._client.ping()
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def _report(self) -> None:
         # Only here, outside paho: it calls back with its own locks held, and a handler that publishes would deadlock.
         while self._sent:
-            self._events.on_sent(self._sent.popleft())
+            self._events.on_sent(*self._sent.popleft())
         while self._arrived:
-            self._events.on_message(self._arrived.popleft())
+            message = self._arrived.popleft()
+            token = self._acks.arrived(message.mid) if message.qos else 0
+            self._events.on_message(
+                Inbound(_topic_text(message), bytes(message.payload), message.qos, bool(message.retain), token)
+            )
 
     def _drain_wakeups(self) -> None:
         try:
@@ -262,14 +379,30 @@ class _PahoTransport:
             return
 
     def _say_goodbye(self) -> None:
-        deadline_s = time.monotonic() + 1.0
+        deadline_s = time.monotonic() + _GOODBYE_S
         while self._client.want_write() and self._lost is None and time.monotonic() < deadline_s:
             self._serve(0.05)
-        self._client.disconnect()
-        while self._client.want_write() and self._lost is None and time.monotonic() < deadline_s:
-            self._serve(0.05)
+        sock = self._client.socket()
+        if isinstance(sock, socket.socket) and self._lost is None and not self._client.want_write():
+            self._part(sock, deadline_s)
+
+    def _part(self, sock: socket.socket, deadline_s: float) -> None:
+        """Say the last word, and throw away what still comes.
+
+        Closed with bytes unread, the kernel resets the connection, and a broker that meets the reset first sends the
+        will.
+        """
+        try:
+            sock.sendall(_DISCONNECT)
+            while (left_s := deadline_s - time.monotonic()) > 0 and select.select([sock], [], [], left_s)[0]:
+                with suppress(BlockingIOError, ssl.SSLWantReadError):
+                    if not sock.recv(65_536):
+                        return
+        except OSError as error:
+            self._lost = self._lost or str(error)
 
     def _drop_socket(self) -> None:
+        self._acks.close()
         sock = self._client.socket()
         if sock is not None:
             sock.close()
@@ -279,7 +412,9 @@ class _PahoTransport:
     def publish(self, message: Outbound) -> int:
         if self._connack is None or self._lost is not None or self._closing.is_set():
             raise TransientError(f"not connected to {self._place}")
-        result = self._client.publish(message.topic, message.payload, message.qos, message.retain)
+        expiry_s = message.expiry_s if self._version == "5" else None
+        properties = _expiry(expiry_s) if expiry_s is not None else None
+        result = self._client.publish(message.topic, message.payload, message.qos, message.retain, properties)
         if result.rc == MQTTErrorCode.MQTT_ERR_NO_CONN:
             raise TransientError(f"not connected to {self._place}")
         return result.mid
@@ -288,9 +423,11 @@ class _PahoTransport:
         if filters:
             self._client.subscribe(list(filters))
 
-    def acknowledge(self, message: Inbound) -> None:
-        if message.qos and self._lost is None:
-            self._client.ack(message.token, message.qos)
+    def acknowledge(self, message: Inbound) -> bool:
+        return not message.qos or self._acks.settle(message.token)
+
+    def _send_ack(self, packet_id: int) -> None:
+        self._client.ack(packet_id, 1)
 
     def close(self) -> None:
         self._closing.set()
@@ -302,29 +439,39 @@ class _PahoTransport:
         _userdata: object,
         flags: mqtt.ConnectFlags,
         reason: ReasonCode,
-        _properties: Properties | None,
+        properties: Properties | None,
     ) -> None:
-        self._connack = (reason, flags.session_present)
+        limits = Limits(
+            version=self._version,
+            packet_bytes_max=getattr(properties, "MaximumPacketSize", None),
+            receive_max=getattr(properties, "ReceiveMaximum", _MID_MAX),
+            keepalive_s=getattr(properties, "ServerKeepAlive", self._settings.keepalive_s),
+            session_present=flags.session_present,
+        )
+        self._connack = (reason, limits)
 
     def _on_disconnect(
         self,
         _client: mqtt.Client,
         _userdata: object,
-        _flags: mqtt.DisconnectFlags,
+        flags: mqtt.DisconnectFlags,
         reason: ReasonCode,
         _properties: Properties | None,
     ) -> None:
-        self._lost = self._lost or str(reason)
+        if self._lost is None:
+            self._lost = str(reason)
+            if flags.is_disconnect_packet_from_server:
+                self._cause = _CAUSES.get(reason.value, "expelled")
+            elif reason.value in _CAUSES:
+                self._cause = _CAUSES[reason.value]
 
     def _on_message(self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
-        self._arrived.append(
-            Inbound(message.topic, bytes(message.payload), message.qos, bool(message.retain), message.mid)
-        )
+        self._arrived.append(message)
 
     def _on_publish(
-        self, _client: mqtt.Client, _userdata: object, mid: int, _reason: ReasonCode, _properties: Properties
+        self, _client: mqtt.Client, _userdata: object, mid: int, reason: ReasonCode, _properties: Properties
     ) -> None:
-        self._sent.append(mid)
+        self._sent.append((mid, str(reason) if reason.value >= _FAILURE else None))
 
     def _on_socket_register_write(self, _client: mqtt.Client, _userdata: object, _sock: object) -> None:
         self._wake()

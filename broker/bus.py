@@ -6,26 +6,20 @@ promises stands at :class:`broker.topics.DeliveryClass`.
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
-from broker.frames import Frame, decode_frame
-from broker.lanes import FrameLane, OutboxDrain
-from broker.messages import Message, Receipt, Reject, decode_json, encode_json
-from broker.outbox import Outbox
-from broker.topics import (
-    RECEIPT,
-    REJECT,
-    DeliveryClass,
-    PayloadKind,
-    Topic,
-    TopicSpec,
-    parse_topic,
-)
-from broker.transport import Inbound, Outbound, Transport, TransportEvents, TransportFactory
-from config.backoff import Backoff
+from broker.drain import OutboxDrain
+from broker.intake import Content, Delivery, Handler, Intake, Subscription
+from broker.lanes import FrameLane
+from broker.link import Link, LinkEvents, LinkStatistics
+from broker.messages import Message, Receipt, decode_json, encode_json
+from broker.outbox import Outbox, OutboxMessage
+from broker.overrides import in_force
+from broker.topics import RECEIPT, DeliveryClass, PayloadKind, Topic, TopicSpec, parse_topic
+from broker.transport import Inbound, Limits, Outbound, TransportFactory, packet_bytes
 from config.clock import Clock, SystemClock
 from config.errors import BadPayloadError, PermanentError, TransientError
 from config.log import get_logger
@@ -34,54 +28,11 @@ from config.supervise import Supervised
 
 __all__ = ["Bus", "BusStatistics", "Content", "Delivery", "Handler"]
 
-Content = Message | Frame | bytes | str
-"""A struct for JSON topics, a JPEG for picture topics (bytes out, :class:`Frame` in), bare text for the others."""
-
 _PRIORITY = {"camera_escalation": 0, "camera_motion": 1}
 """Order in which a backlog drains. Source: the design, delivery classes."""
 _PRIORITY_OTHERS = 2
 _PUMP_INTERVAL_S = 0.25
-_REJECT_INTERVAL_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """A message that came.
-
-    Attributes:
-        topic: where it came.
-        content: the struct, the :class:`~broker.frames.Frame`, or the text.
-        payload: the bytes as they came.
-        retained: the broker kept it; it may be old.
-        received_at: when this process had it.
-    """
-
-    topic: Topic
-    content: Content
-    payload: bytes
-    retained: bool
-    received_at: datetime
-    _acknowledge: Callable[[], None]
-
-    def ack(self) -> None:
-        """Confirm it to the broker; from any thread, once the work is durable.
-
-        A confirmation that comes after the connection was lost is ignored: the message comes again.
-        """
-        self._acknowledge()
-
-
-Handler = Callable[[Delivery], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Subscription:
-    topic_filter: str
-    qos: int
-    spec: TopicSpec | None
-    params: Mapping[str, str]
-    handler: Handler
-    manual_ack: bool
+_SETTLE_INTERVAL_S = 0.05
 
 
 @dataclass(slots=True)
@@ -89,29 +40,42 @@ class BusStatistics:
     """What a bus has done since its start.
 
     Attributes:
-        connections: successful ones; the first is 1.
+        link: the connection: how often, why it ended, what the broker said.
         published: messages handed in, by delivery class.
         received: messages that were decoded and handled.
         rejected: messages that could not be used.
         frames_dropped: frames that made way for newer ones or had no connection.
+        frames_expired: frames that waited too long for the network.
+        frames_stale: frames that came too late to be looked at.
+        states_republished: states told again to a new connection.
+        states_unsent: of these, those that the broker's packet limit keeps back.
         frame_bytes_in_flight: bytes of frames not yet on the wire.
         outbox_rows: messages that wait on disk.
         outbox_bytes: their bytes.
         awaiting_receipt: of these, those that the broker has.
-        resent: escalations sent again for want of a receipt.
+        too_large: of these, those that the broker does not take for their size.
+        resent: escalations and events sent again for want of a receipt.
+        refused: escalations and events that the broker refused; they are tried again.
+        released: events given up, because the broker had them for long and nobody sent a receipt.
     """
 
-    connected: bool = False
-    connections: int = 0
+    link: LinkStatistics = field(default_factory=LinkStatistics)
     published: dict[str, int] = field(default_factory=dict)
     received: int = 0
     rejected: int = 0
     frames_dropped: int = 0
+    frames_expired: int = 0
+    frames_stale: int = 0
+    states_republished: int = 0
+    states_unsent: int = 0
     frame_bytes_in_flight: int = 0
     outbox_rows: int = 0
     outbox_bytes: int = 0
     awaiting_receipt: int = 0
+    too_large: int = 0
     resent: int = 0
+    refused: int = 0
+    released: int = 0
 
 
 class Bus:
@@ -145,32 +109,47 @@ class Bus:
     ) -> None:
         self.site = site
         self.origin = origin
-        self._transports = transports
         self._settings = settings or BusSettings()
         self._outbox = outbox
         self._clock: Clock = clock or SystemClock()
         self._will = will
         self._log = get_logger(origin=origin)
-        self._lock = threading.RLock()
-        self._transport: Transport | None = None
-        self._connected = threading.Event()
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._work = threading.Event()
         self._states: dict[str, Outbound] = {}
-        self._subscriptions: list[_Subscription] = []
         self._numbers = BusStatistics()
-        self._last_reject_s = float("-inf")
-        self._frames = FrameLane(self._send, bytes_max=self._settings.frame_bytes_in_flight_max)
+        self._link = Link(
+            origin=origin,
+            transports=transports,
+            will=lambda: self._will and self._outbound(*self._will),
+            events=LinkEvents(self._on_up, self._on_message, self._on_sent, self._on_down),
+            clock=self._clock,
+            stop=self._stop,
+            on_fatal=on_fatal,
+        )
+        self._intake = Intake(
+            site=site,
+            origin=origin,
+            clock=self._clock,
+            frame_age_max_s=self._settings.frame_age_max_s,
+            publish=self.publish,
+            catch_up=self._link.renew,
+        )
+        self._frames = FrameLane(
+            self._link.send,
+            bytes_max=self._settings.frame_bytes_in_flight_max,
+            age_max_s=self._settings.frame_age_max_s,
+            clock=self._clock,
+        )
         limits = self._settings.outbox
         self._drain = (
-            OutboxDrain(outbox, self._send, window=limits.window, resend_after_s=limits.resend_after_s)
+            OutboxDrain(outbox, self._link.send, window=limits.window, resend_after_s=limits.resend_after_s)
             if outbox is not None
             else None
         )
-        self._link = Supervised(
-            "bus", self._serve_connection, stop=self._stop, on_fatal=on_fatal, backoff=Backoff(0.1, 5.0)
-        )
-        self._pump = Supervised("outbox", self._pump_once, stop=self._stop)
+        self._settling = False
+        self._pump = Supervised("outbox", self._pump_once, stop=self._stop, on_fatal=on_fatal)
 
     def start(self) -> None:
         """Connect, and stay connected until `close`. Returns at once."""
@@ -188,47 +167,55 @@ class Bus:
             self._clock.wait(pause, 0.02)
         self._stop.set()
         self._work.set()
-        with self._lock:
-            if self._transport is not None:
-                self._transport.close()
-        self._link.join(3.0)
+        self._link.close(3.0)
         self._pump.join(3.0)
         if self._outbox is not None:
             self._outbox.close()
 
     def wait_connected(self, timeout_s: float) -> bool:
         """Wait at most `timeout_s` for the connection; True when it is there."""
-        return self._connected.wait(timeout_s)
+        return self._link.wait_connected(timeout_s)
 
     @property
     def connected(self) -> bool:
         """Whether the connection is there now."""
-        return self._connected.is_set()
+        return self._link.connected
 
     def statistics(self) -> BusStatistics:
         """A copy of the figures as they are now."""
         numbers = self._numbers
         return BusStatistics(
-            connected=self.connected,
-            connections=numbers.connections,
+            link=self._link.statistics(),
             published=dict(numbers.published),
-            received=numbers.received,
-            rejected=numbers.rejected,
+            received=self._intake.received,
+            rejected=self._intake.rejected,
             frames_dropped=self._frames.dropped,
+            frames_expired=self._frames.expired,
+            frames_stale=self._intake.frames_stale,
+            states_republished=numbers.states_republished,
+            states_unsent=numbers.states_unsent,
             frame_bytes_in_flight=self._frames.bytes_in_flight,
             outbox_rows=self._outbox.rows if self._outbox else 0,
             outbox_bytes=self._outbox.size_bytes if self._outbox else 0,
             awaiting_receipt=self._drain.awaiting_receipt if self._drain else 0,
+            too_large=self._drain.too_large if self._drain else 0,
             resent=self._drain.resent if self._drain else 0,
+            refused=self._drain.refused if self._drain else 0,
+            released=self._outbox.released if self._outbox else 0,
         )
 
     # --- out ---------------------------------------------------------------------------------------------------
 
-    def publish(self, topic: Topic, content: Message | bytes | str) -> None:
+    def publish(self, topic: Topic, content: Message | bytes | str, *, expires_s: float | None = None) -> None:
         """Publish state, frames, commands and replies.
 
         State is kept and published again after every reconnect, so it never fails. A frame that finds no connection
         or no room is dropped and counted.
+
+        Args:
+            topic: where to.
+            content: a struct, a JPEG or a text, as the topic wants it.
+            expires_s: seconds after which a broker with MQTT 5 forgets it; frames have `bus.frame_age_max_s`.
 
         Raises:
             BadPayloadError: the payload is larger than the topic or the broker takes.
@@ -238,68 +225,124 @@ class Bus:
         spec = topic.spec
         if spec.delivery in (DeliveryClass.EVENT, DeliveryClass.DURABLE):
             raise ValueError(f"{spec.name} goes through publish_event, which gives it an identity")
-        message = self._outbound(topic, content)
+        message = self._outbound(topic, content, expires_s)
         self._count(spec.delivery)
         if spec.delivery is DeliveryClass.FRAME:
             self._frames.offer(message)
         elif spec.delivery is DeliveryClass.STATE:
             self._publish_state(message)
         else:
-            self._send(message)
+            self._link.send(message)
 
-    def publish_event(self, topic: Topic, build: Callable[[str], Message]) -> str:
+    def publish_event(
+        self, topic: Topic, build: Callable[[str], Message], *, opens: bool = False, closes: str | None = None
+    ) -> str:
         """Publish an event or an escalation: on disk when this returns.
 
         Args:
             topic: a topic of class event or durable.
-            build: makes the message from its event id.
+            build: makes the message from its event id; it must not publish, and may be called again.
+            opens: it starts something that stays open, also over the death of this process, until it is closed.
+            closes: id of the start of what it ends.
 
         Returns:
             The event id.
 
         Raises:
             BacklogFullError: the outbox is full; the caller still owns the event.
-            BadPayloadError: the message is larger than the topic takes.
-            PermanentError: this bus has no outbox.
+            BadPayloadError: the message is larger than the topic or the broker takes.
+            PermanentError: this bus has no outbox, or its file is damaged.
             TransientError: the disk did not take it; it may be full.
         """
+        return self._put((self._stored(topic, build, opens=opens, closes=closes),))[0]
+
+    def publish_events(self, events: Sequence[tuple[Topic, Callable[[str], Message]]]) -> list[str]:
+        """Publish events or escalations, all or none of them, with one flush of the disk; as `publish_event` does."""
+        return self._put([self._stored(topic, build) for topic, build in events])
+
+    def open_events(self, spec: TopicSpec, **params: str) -> list[tuple[str, Message]]:
+        """What this process or a predecessor has started on one line of the contract, and nobody has ended.
+
+        Args:
+            spec: the line.
+            params: names that the topic must have; what is left out matches everything.
+
+        Returns:
+            The id of each start, and the start; the oldest first.
+
+        Raises:
+            TransientError: the disk fails.
+        """
+        found: list[tuple[str, Message]] = []
+        for event in self._outbox.open_events() if self._outbox is not None else ():
+            topic = parse_topic(event.topic)
+            if topic.spec is not spec or spec.payload is None or not params.items() <= topic.params.items():
+                continue
+            try:
+                found.append((event.event_id, decode_json(spec.payload, event.payload, max_bytes=spec.max_bytes)))
+            except BadPayloadError as error:  # of another version of Vigil
+                self.reject(event.topic, error.reason, len(event.payload))
+        return found
+
+    def has_raised(self, event_id: str) -> bool:
+        """Whether this event id is of this process's outbox, by itself or a predecessor."""
+        return self._outbox is not None and self._outbox.find(event_id) is not None
+
+    def _stored(
+        self, topic: Topic, build: Callable[[str], Message], *, opens: bool = False, closes: str | None = None
+    ) -> OutboxMessage:
+        spec = topic.spec
+        return OutboxMessage(
+            stream=spec.name,
+            topic=str(topic),
+            build=lambda event_id: self._checked(topic, encode_json(build(event_id))),
+            priority=_PRIORITY.get(spec.name, _PRIORITY_OTHERS),
+            durable=spec.delivery is DeliveryClass.DURABLE,
+            opens=opens,
+            closes=closes,
+        )
+
+    def _put(self, messages: Sequence[OutboxMessage]) -> list[str]:
         if self._outbox is None:
             raise PermanentError("this bus has no outbox, so it cannot promise to keep an event")
-        spec = topic.spec
-        identity = self._outbox.put(
-            spec.name,
-            str(topic),
-            lambda event_id: self._checked(topic, encode_json(build(event_id))),
-            priority=_PRIORITY.get(spec.name, _PRIORITY_OTHERS),
-            needs_receipt=spec.delivery is DeliveryClass.DURABLE,
-        )
-        self._count(spec.delivery)
+        ids = self._outbox.put_many(messages)
+        for message in messages:
+            self._count(DeliveryClass.DURABLE if message.durable else DeliveryClass.EVENT)
         self._work.set()
-        return identity
+        return ids
+
+    def payload_bytes_max(self, topic: Topic) -> int:
+        """The largest payload that a topic takes now: by the contract, by `bus.frame_bytes_max`, and by the broker."""
+        limit = topic.spec.max_bytes
+        if topic.spec.kind is PayloadKind.JPEG:
+            limit = min(limit, self._settings.frame_bytes_max)
+        packet_max = self._link.packet_bytes_max
+        if packet_max is not None:
+            limit = min(limit, packet_max - packet_bytes(str(topic), 0))
+        return max(0, limit)
 
     def _publish_state(self, message: Outbound) -> None:
         with self._lock:
             self._states[message.topic] = message
         try:
-            self._send(message)
+            self._link.send(message)
         except TransientError:
             self._log.debug("bus.state_kept", topic=message.topic)
 
-    def _outbound(self, topic: Topic, content: Message | bytes | str) -> Outbound:
+    def _outbound(self, topic: Topic, content: Message | bytes | str, expires_s: float | None = None) -> Outbound:
         spec = topic.spec
         if isinstance(content, Message):
             payload = encode_json(content)
         else:
             payload = content.encode() if isinstance(content, str) else content
-        override = self._settings.delivery.get(spec.name)
-        qos = spec.qos if override is None or override.qos is None else override.qos
-        retain = spec.retain if override is None or override.retain is None else override.retain
-        return Outbound(str(topic), self._checked(topic, payload), qos, retain)
+        if expires_s is None and spec.delivery is DeliveryClass.FRAME:
+            expires_s = self._settings.frame_age_max_s
+        qos, retain = in_force(spec, self._settings.delivery)
+        expiry_s = None if expires_s is None else math.ceil(expires_s)
+        return Outbound(str(topic), self._checked(topic, payload), qos, retain, expiry_s)
 
     def _checked(self, topic: Topic, payload: bytes) -> bytes:
-        limit = topic.spec.max_bytes
-        if topic.spec.kind is PayloadKind.JPEG:
-            limit = min(limit, self._settings.frame_bytes_max)
+        limit = self.payload_bytes_max(topic)
         if len(payload) > limit:
             raise BadPayloadError(
                 f"{len(payload)} bytes are more than the {limit} that may be sent: lower the picture's size or "
@@ -313,19 +356,23 @@ class Bus:
         with self._lock:
             self._numbers.published[delivery] = self._numbers.published.get(delivery, 0) + 1
 
-    def _send(self, message: Outbound) -> int:
-        with self._lock:
-            if self._transport is None:
-                raise TransientError("not connected to the broker")
-            return self._transport.publish(message)
+    def _wake_pump(self) -> None:
+        """After an answer: when it made room, or when it is the first that is to be written down."""
+        if self._drain is not None and (self._drain.starved or not self._settling):
+            self._work.set()
 
     def _pump_once(self) -> None:
-        self._work.wait(_PUMP_INTERVAL_S)
+        self._settling = self._outbox is not None and self._outbox.unwritten
+        self._work.wait(_SETTLE_INTERVAL_S if self._settling else _PUMP_INTERVAL_S)
         self._work.clear()
-        if self._drain is None or not self.connected or self._stop.is_set():
+        if self._drain is None or self._stop.is_set():
+            return
+        now_s = self._clock.monotonic_s()
+        if not self.connected:
+            self._drain.tick(now_s)
             return
         try:
-            self._drain.pump(self._clock.monotonic_s())
+            self._drain.pump(now_s, self._link.packet_bytes_max)
         except TransientError:
             self._drain.clear()
 
@@ -341,117 +388,50 @@ class Bus:
             params: names that the topic must have; what is left out matches everything.
         """
         qos = 1 if spec.qos else 0
-        self._add(_Subscription(spec.topic_filter(self.site, **params), qos, spec, params, handler, manual_ack))
+        self._add(Subscription(spec.topic_filter(self.site, **params), qos, spec, params, handler, manual_ack))
 
     def subscribe_filter(self, topic_filter: str, handler: Handler, *, qos: int = 1) -> None:
         """Call `handler` for everything under an MQTT topic filter, as a live tail does."""
-        self._add(_Subscription(topic_filter, qos, None, {}, handler, manual_ack=False))
+        self._add(Subscription(topic_filter, qos, None, {}, handler, manual_ack=False))
 
-    def _add(self, subscription: _Subscription) -> None:
-        with self._lock:
-            self._subscriptions.append(subscription)
-            if self._transport is not None and self.connected:
-                self._transport.subscribe([(subscription.topic_filter, subscription.qos)])
-
-    def _on_message(self, transport: Transport, inbound: Inbound) -> None:
-        received_at = self._clock.now()
-        try:
-            topic, content = self._decode(inbound)
-        except BadPayloadError as error:
-            self.reject(inbound.topic, error.reason, len(inbound.payload))
-            transport.acknowledge(inbound)
-            return
-        delivery = Delivery(
-            topic, content, inbound.payload, inbound.retained, received_at, lambda: transport.acknowledge(inbound)
-        )
-        self._numbers.received += 1
-        manual = False
-        for subscription in self._matching(topic):
-            manual = manual or subscription.manual_ack
-            subscription.handler(delivery)
-        if not manual:
-            delivery.ack()
-
-    def _matching(self, topic: Topic) -> list[_Subscription]:
-        with self._lock:
-            return [
-                s
-                for s in self._subscriptions
-                if s.spec is None or (s.spec is topic.spec and all(topic.params[k] == v for k, v in s.params.items()))
-            ]
-
-    def _decode(self, inbound: Inbound) -> tuple[Topic, Content]:
-        topic = parse_topic(inbound.topic)
-        spec = topic.spec
-        if spec.kind is PayloadKind.JPEG:
-            return topic, decode_frame(inbound.payload, max_bytes=spec.max_bytes)
-        if spec.payload is not None:
-            return topic, decode_json(spec.payload, inbound.payload, max_bytes=spec.max_bytes)
-        if inbound.payload not in (b"ON", b"OFF"):
-            raise BadPayloadError("neither ON nor OFF", size_bytes=len(inbound.payload))
-        return topic, inbound.payload.decode()
+    def _add(self, subscription: Subscription) -> None:
+        self._intake.add(subscription)
+        self._link.subscribe([(subscription.topic_filter, subscription.qos)])
 
     def reject(self, topic: str, reason: str, size_bytes: int) -> None:
         """Count a message that cannot be used, and tell the reject topic; at most one a second."""
-        now_s = self._clock.monotonic_s()
-        self._log.warning("bus.rejected", topic=topic[:256], reason=reason)
-        with self._lock:
-            self._numbers.rejected += 1
-            count = self._numbers.rejected
-            own = topic.startswith(str(REJECT.at(self.site, origin=self.origin)))
-            if own or now_s - self._last_reject_s < _REJECT_INTERVAL_S:
-                return
-            self._last_reject_s = now_s
-        message = Reject(
-            topic=topic[:1024], reason=reason[:1024], size_bytes=size_bytes, count=count, at=self._clock.now()
-        )
-        try:
-            self.publish(REJECT.at(self.site, origin=self.origin), message)
-        except TransientError:
-            self._log.debug("bus.reject_unsent", topic=topic[:256])
+        self._intake.reject(topic, reason, size_bytes)
 
     def _on_receipt(self, delivery: Delivery) -> None:
         if self._drain is not None and isinstance(delivery.content, Receipt):
-            self._drain.on_receipt(delivery.content.event_id)
-            self._work.set()
+            self._drain.on_receipt(delivery.content.event_id, bytes.fromhex(delivery.content.sha256))
+            self._wake_pump()
 
     # --- the connection ------------------------------------------------------------------------------------------
 
-    def _serve_connection(self) -> None:
-        will = self._will and self._outbound(*self._will)
-        transport: Transport
-        events = TransportEvents(lambda inbound: self._on_message(transport, inbound), self._on_sent)
-        transport = self._transports(events, will)
-        session_present = transport.open()
-        try:
-            self._enter(transport, session_present=session_present)
-            transport.run()
-        finally:
-            self._leave()
-
-    def _enter(self, transport: Transport, *, session_present: bool) -> None:
+    def _on_up(self, _limits: Limits) -> None:
+        self._link.subscribe(self._intake.connected())
         with self._lock:
-            if self._stop.is_set():
-                transport.close()
-            transport.subscribe([(s.topic_filter, s.qos) for s in self._subscriptions])
-            for state in self._states.values():
-                transport.publish(state)
-            self._transport = transport
-            self._numbers.connections += 1
-            self._connected.set()
-        self._log.info("bus.connected", session_present=session_present, connections=self._numbers.connections)
+            states = list(self._states.values())
+        for state in states:
+            try:
+                self._link.send(state)
+                self._numbers.states_republished += 1
+            except BadPayloadError as error:
+                self._numbers.states_unsent += 1
+                self._log.error("bus.state_too_large", topic=state.topic, error=error.reason)
         self._work.set()
 
-    def _leave(self) -> None:
-        with self._lock:
-            self._transport = None
-            self._connected.clear()
+    def _on_message(self, inbound: Inbound, acknowledge: Callable[[], None]) -> None:
+        self._intake.on_message(inbound, acknowledge)
+
+    def _on_down(self) -> None:
         self._frames.clear()
         if self._drain is not None:
             self._drain.clear()
-        if not self._stop.is_set():
-            self._log.warning("bus.disconnected")
 
-    def _on_sent(self, number: int) -> None:
-        if not self._frames.on_sent(number) and self._drain is not None and self._drain.on_sent(number):
-            self._work.set()
+    def _on_sent(self, number: int, refusal: str | None) -> bool:
+        if self._frames.on_sent(number) or self._drain is None or not self._drain.on_sent(number, refusal):
+            return False
+        self._wake_pump()
+        return True

@@ -19,7 +19,8 @@ __all__ = ["asyncapi_document", "stale_documents", "topics_page", "write_documen
 _PROMISE = {
     DeliveryClass.FRAME: "latest wins; bounded by bytes in flight, older ones dropped and counted",
     DeliveryClass.STATE: "the broker keeps the latest; published again after every reconnect",
-    DeliveryClass.EVENT: "in the sender's outbox on disk until the broker's PUBACK",
+    DeliveryClass.EVENT: "in the sender's outbox on disk until the bridge's receipt; where none comes, for "
+    "`bus.outbox.event_hold_s` once the broker has it",
     DeliveryClass.DURABLE: "in the sender's outbox on disk until the bridge's receipt; sent again with the same id",
     DeliveryClass.COMMAND: "QoS 2, deduplicated by correlation id, always answered",
     DeliveryClass.REPLY: "QoS 1, not stored: who asked asks again",
@@ -41,7 +42,7 @@ def topics_page() -> str:
     ]
     lines += [
         f"| `{spec.pattern}` | {_payload_name(spec)} | {spec.qos} | {'yes' if spec.retain else 'no'} "
-        f"| {spec.delivery} | {spec.writer} | {spec.readers} | {spec.about} |"
+        f"| {spec.delivery} | {', '.join(spec.writers)} | {', '.join(spec.readers)} | {spec.about} |"
         for spec in CONTRACT
     ]
     lines += ["", "## What each class promises", ""]
@@ -142,7 +143,8 @@ def _operation(spec: TopicSpec) -> dict[str, Any]:
     return {
         "action": "send",
         "channel": {"$ref": f"#/channels/{spec.name}"},
-        "description": f"From {spec.writer} to {spec.readers}. Class {spec.delivery}: {_PROMISE[spec.delivery]}.",
+        "description": f"From {', '.join(spec.writers)} to {', '.join(spec.readers)}. "
+        f"Class {spec.delivery}: {_PROMISE[spec.delivery]}.",
         "bindings": {"mqtt": {"qos": spec.qos, "retain": spec.retain, "bindingVersion": "0.2.0"}},
     }
 

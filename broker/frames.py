@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from broker.messages import FrameMeta, decode_json, encode_json
 from config.errors import BadPayloadError
 
-__all__ = ["FRAME_BYTES_MAX", "Frame", "decode_frame", "encode_frame"]
+__all__ = ["FRAME_BYTES_MAX", "Frame", "decode_frame", "encode_frame", "metadata_bytes"]
 
 FRAME_BYTES_MAX = 16 * 1024 * 1024
 """The largest frame that is looked at. An 8K JPEG of quality 80 is about 6 MB."""
@@ -60,6 +60,11 @@ def encode_frame(jpeg: bytes, meta: FrameMeta) -> bytes:
         )
     length = (len(comment) + 2).to_bytes(2, "big")
     return b"".join((_SOI, b"\xff\xfe", length, comment, memoryview(jpeg)[2:]))
+
+
+def metadata_bytes(meta: FrameMeta) -> int:
+    """How much larger its metadata makes a picture."""
+    return 4 + len(encode_json(meta))
 
 
 def decode_frame(payload: bytes, *, max_bytes: int = FRAME_BYTES_MAX) -> Frame:

@@ -8,7 +8,8 @@ break an older reader; an unknown version, a wrong type or an oversized payload 
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import cache
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
@@ -37,6 +38,7 @@ __all__ = [
     "NodeHealth",
     "NodeStatus",
     "OpenEvents",
+    "Probe",
     "Receipt",
     "Reject",
     "Reply",
@@ -50,7 +52,9 @@ Box = tuple[Unit, Unit, Unit, Unit]
 """``(x1, y1, x2, y2)`` as fractions of the picture's width and height."""
 BoxPx = tuple[float, float, float, float]
 """``(x1, y1, x2, y2)`` in pixels of the frame."""
-Count = Annotated[int, Meta(ge=0)]
+Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""What every reader can hold, a database too; JSON itself has no bound, and 4,000 digits would be an integer here."""
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Moment = Annotated[datetime, Meta(tz=True)]
 Short = Annotated[str, Meta(max_length=256)]
 Text = Annotated[str, Meta(max_length=4096)]
@@ -260,10 +264,11 @@ class Escalation(Message, frozen=True, kw_only=True):
 
 
 class Receipt(Message, frozen=True, kw_only=True):
-    """The bridge's word that a sink has an escalation.
+    """The bridge's word that a sink has an escalation or an event.
 
     Attributes:
-        event_id: the escalation.
+        event_id: the escalation or event.
+        sha256: of its payload as the sink has it, 64 hexadecimal digits: what settles a message is its own bytes.
         sink: ``journal`` or ``kafka``.
         location: where it landed, such as ``vigil.escalations/0/4711``.
         stored_at: when the sink confirmed it.
@@ -272,6 +277,7 @@ class Receipt(Message, frozen=True, kw_only=True):
     """
 
     event_id: Short
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
     sink: Short
     location: Text
     stored_at: Moment
@@ -291,7 +297,7 @@ class CameraOwner(Message, frozen=True, kw_only=True):
 class CommandValue(Message, frozen=True, kw_only=True):
     """The wanted value of one property of a camera."""
 
-    value: str | bool | float | int
+    value: str | bool | float | Whole
     correlation_id: Short = ""
 
 
@@ -352,9 +358,9 @@ class NodeHealth(Message, frozen=True, kw_only=True):
     memory_bytes: Count
     disk_free_bytes: Count
     temperature_c: float | None = None
-    queues: dict[str, int] = {}
-    drops: dict[str, int] = {}
-    counts: dict[str, int] = {}
+    queues: dict[str, Whole] = {}
+    drops: dict[str, Whole] = {}
+    counts: dict[str, Whole] = {}
 
 
 class Reject(Message, frozen=True, kw_only=True):
@@ -373,8 +379,24 @@ class Reject(Message, frozen=True, kw_only=True):
     at: Moment
 
 
+class Probe(Message, frozen=True, kw_only=True):
+    """What a client sends to itself through the broker.
+
+    Attributes:
+        number: tells the probes of one run apart.
+        padding: makes the packet as large as it must be.
+    """
+
+    number: Count
+    padding: str = ""
+
+
 class CameraDocument(Message, frozen=True, kw_only=True):
-    """What the fleet says of a camera."""
+    """What the fleet says of a camera.
+
+    Attributes:
+        source: where its pictures come from, without credentials: those are in its node's own settings.
+    """
 
     camera: Short
     source: Text
@@ -399,6 +421,10 @@ Active = Literal["ON", "OFF"]
 
 M = TypeVar("M", bound=Message)
 
+_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST = datetime(9999, 1, 1, tzinfo=UTC)
+_REASON_MAX = 300
+
 
 def encode_json(message: Message) -> bytes:
     """The message as compact JSON, UTF-8."""
@@ -414,23 +440,35 @@ def decode_json(kind: type[M], payload: bytes | memoryview, *, max_bytes: int) -
         max_bytes: the largest payload that is looked at.
 
     Raises:
-        BadPayloadError: it is too large, not JSON, of an unknown version, or a field has a wrong type or range.
+        BadPayloadError: it is too large, not JSON, of an unknown version, or a field has a wrong type or range; or a
+            time lies outside of 1970 to 9998, beyond which there are time zones that it has no date in.
     """
     if len(payload) > max_bytes:
         raise BadPayloadError(
             f"{len(payload)} bytes are more than the {max_bytes} that this topic takes", size_bytes=len(payload)
         )
     try:
-        return msgspec.json.decode(payload, type=kind)
+        message = msgspec.json.decode(payload, type=kind)
     except msgspec.ValidationError as error:
         raise BadPayloadError(_reason(str(error)), size_bytes=len(payload)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadPayloadError(f"not JSON: {error}", size_bytes=len(payload)) from error
     except RecursionError as error:
         raise BadPayloadError("nested too deeply", size_bytes=len(payload)) from error
+    for name in _moments(kind):
+        moment = getattr(message, name)
+        if moment is not None and not _EARLIEST <= moment <= _LATEST:
+            raise BadPayloadError(f"{name} {moment.isoformat()} is not of this age", size_bytes=len(payload))
+    return message
+
+
+@cache
+def _moments(kind: type[Message]) -> tuple[str, ...]:
+    return tuple(field.name for field in msgspec.structs.fields(kind) if field.type in (Moment, Moment | None))
 
 
 def _reason(text: str) -> str:
     if text.startswith("Invalid enum value") and text.endswith("`$.v`"):
-        return f"unknown schema version: {text}; this reader knows version 1"
-    return text
+        return f"unknown schema version: {text[:_REASON_MAX]}; this reader knows version 1"
+    # It repeats a wrong value, of any length.
+    return text if len(text) <= _REASON_MAX else f"{text[:_REASON_MAX]}..."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import os
 import platform
@@ -17,12 +16,15 @@ from typing import Literal
 import psutil
 
 from broker._paho import paho_transports
-from broker.bus import Bus
+from broker.bus import Bus, BusStatistics, Delivery
+from broker.identity import identity_folder
 from broker.messages import NodeHealth, NodeStatus
 from broker.outbox import Outbox
-from broker.topics import CONTRACT, NODE_HEALTH, NODE_STATUS, origin_of
+from broker.overrides import check_overrides
+from broker.tls import ExpiryWatch, client_context
+from broker.topics import NODE_HEALTH, NODE_STATUS, origin_of
 from config.clock import Clock, SystemClock
-from config.errors import ConfigError
+from config.log import get_logger
 from config.settings import Settings
 from config.supervise import Supervised
 
@@ -49,6 +51,7 @@ def connect(
     *,
     persistent: bool = False,
     with_outbox: bool = False,
+    outbox_file: Path | None = None,
     clock: Clock | None = None,
     on_fatal: Callable[[Exception], None] | None = None,
 ) -> Bus:
@@ -59,21 +62,27 @@ def connect(
         role: ``edge``, ``detector.2`` ...: with the node it must be unique at the broker.
         persistent: let the broker keep messages while this process is away.
         with_outbox: open the outbox, so that events can be published.
+        outbox_file: where it is, when not in its place in the state folder.
         clock: time.
         on_fatal: called when the broker refuses us for good.
 
     Raises:
-        ConfigError: a delivery override names no topic, or the broker's address is unusable.
+        ConfigError: a delivery override names no topic or breaks its promise, or the broker's address is unusable.
         PermanentError: the outbox cannot be opened.
     """
-    _check_overrides(settings)
+    check_overrides(settings.bus.delivery)
     time = clock or SystemClock()
     origin = origin_of(settings.node, role)
     limits = settings.bus.outbox
     outbox = None
     if with_outbox:
         outbox = Outbox(
-            outbox_path(settings, role), origin=origin, rows_max=limits.rows_max, bytes_max=limits.bytes_max
+            outbox_file or outbox_path(settings, role),
+            origin=origin,
+            rows_max=limits.rows_max,
+            bytes_max=limits.bytes_max,
+            event_hold_s=limits.event_hold_s,
+            clock=time,
         )
     status = NODE_STATUS.at(settings.site, node=settings.node, role=role)
     return Bus(
@@ -84,6 +93,7 @@ def connect(
             client_id=f"vigil-{settings.site}-{settings.node}-{role}",
             persistent=persistent,
             window=limits.window * 2,
+            tls=lambda: client_context(settings.bus, identity_folder(settings).path, role),
         ),
         settings=settings.bus,
         outbox=outbox,
@@ -99,19 +109,15 @@ def listen(settings: Settings, role: str, *, on_fatal: Callable[[Exception], Non
     return Bus(
         site=settings.site,
         origin=origin_of(settings.node, role),
-        transports=paho_transports(settings.bus, client_id=client_id, persistent=False),
+        transports=paho_transports(
+            settings.bus,
+            client_id=client_id,
+            persistent=False,
+            tls=lambda: client_context(settings.bus, identity_folder(settings).path, role),
+        ),
         settings=settings.bus,
         on_fatal=on_fatal,
     )
-
-
-def _check_overrides(settings: Settings) -> None:
-    known = [spec.name for spec in CONTRACT]
-    for name in settings.bus.delivery:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "`vigil topics` lists the names"
-            raise ConfigError(f"no topic of this name; {hint}", field=f"bus.delivery.{name}")
 
 
 def _status(
@@ -187,11 +193,13 @@ class Presence:
         self._started_at = self._clock.now()
         self._started_s = self._clock.monotonic_s()
         self._process = psutil.Process(os.getpid())
+        self._expiry = ExpiryWatch(settings, role)
         self._stop = threading.Event()
         self._thread = Supervised("health", self._report_and_wait, stop=self._stop, clock=self._clock)
 
     def start(self) -> None:
         """Publish the birth and begin to report."""
+        self._bus.subscribe(NODE_STATUS, self._on_own_status, node=self._settings.node, role=self._role)
         self._publish_status("online")
         self._process.cpu_percent()
         self._thread.start()
@@ -210,6 +218,15 @@ class Presence:
         )
         self._bus.publish(NODE_STATUS.at(settings.site, node=settings.node, role=role), status)
 
+    def _on_own_status(self, delivery: Delivery) -> None:
+        """A will that a broker sent late, such as that of a connection before this one, is put right at once."""
+        status = delivery.content
+        if delivery.retained or self._stop.is_set():  # what was kept is written over by the birth that follows
+            return
+        if isinstance(status, NodeStatus) and status.state == "offline":
+            get_logger().info("bus.reborn", origin=self._bus.origin)
+            self._publish_status("online")
+
     def _report_and_wait(self) -> None:
         # A report without a connection would be dropped, and counted as a drop.
         if self._bus.wait_connected(_CONNECT_CHECK_S):
@@ -220,6 +237,8 @@ class Presence:
         """Publish one health report now."""
         figures = self._figures()
         numbers = self._bus.statistics()
+        certificate_days = self._expiry.days_left(self._clock.now())
+        certificate = {} if certificate_days is None else {"certificate_days": certificate_days}
         health = NodeHealth(
             node=self._settings.node,
             role=self._role,
@@ -229,17 +248,49 @@ class Presence:
             memory_bytes=self._process.memory_info().rss,
             disk_free_bytes=_disk_free_bytes(self._settings.state_dir),
             temperature_c=_temperature_c(),
-            queues={"outbox": numbers.outbox_rows, **figures.queues},
-            drops={"frames_unsent": numbers.frames_dropped, "rejected": numbers.rejected, **figures.drops},
-            counts={
-                "connections": numbers.connections,
-                "received": numbers.received,
-                "resent": numbers.resent,
-                **{f"published_{name}": count for name, count in numbers.published.items()},
-                **figures.counts,
-            },
+            queues={**_queues(numbers), **figures.queues},
+            drops={**_drops(numbers), **figures.drops},
+            counts={**_counts(numbers), **certificate, **figures.counts},
         )
         self._bus.publish(NODE_HEALTH.at(self._settings.site, node=self._settings.node, role=self._role), health)
+
+
+def _queues(numbers: BusStatistics) -> dict[str, int]:
+    return {
+        "outbox": numbers.outbox_rows,
+        "awaiting_receipt": numbers.awaiting_receipt,
+        "outbox_too_large": numbers.too_large,
+        "unacknowledged": numbers.link.unacknowledged,
+        "frame_bytes_in_flight": numbers.frame_bytes_in_flight,
+    }
+
+
+def _drops(numbers: BusStatistics) -> dict[str, int]:
+    return {
+        "frames_unsent": numbers.frames_dropped,
+        "frames_expired": numbers.frames_expired,
+        "frames_stale": numbers.frames_stale,
+        "states_unsent": numbers.states_unsent,
+        "rejected": numbers.rejected,
+        "refused": numbers.link.refused,
+        "released": numbers.released,
+        "acks_ignored": numbers.link.acks_ignored,
+    }
+
+
+def _counts(numbers: BusStatistics) -> dict[str, int]:
+    link = numbers.link
+    return {
+        "connections": link.connections,
+        "mqtt_version": 0 if link.limits is None else int(link.limits.version[0]),
+        "packet_bytes_max": link.packet_bytes_max or 0,
+        "packet_limit_learned": int(link.packet_limit_learned),
+        "received": numbers.received,
+        "resent": numbers.resent,
+        "states_republished": numbers.states_republished,
+        **{f"lost_{cause}": count for cause, count in link.losses.items()},
+        **{f"published_{name}": count for name, count in numbers.published.items()},
+    }
 
 
 def _disk_free_bytes(folder: Path) -> int:

@@ -1,10 +1,11 @@
 """The contract: every topic of the bus, as one table.
 
-This is the only place that spells a topic. Topic strings and filters, the limits of payloads, `vigil topics`,
-``docs/topics.md`` and the AsyncAPI document are derived from :data:`CONTRACT`.
+This is the only place that spells a topic. Topic strings and filters, the limits of payloads, who may write and read
+what (`broker.acl`), `vigil topics`, ``docs/topics.md`` and the AsyncAPI document are derived from :data:`CONTRACT`.
 
 The root is ``vigil/v1/{site}``. A camera's topics do not name its node, so that a camera can move to another node
-and its subscribers never notice. Every topic has one writing role.
+and its subscribers never notice. A topic that names a process (``{origin}``, ``{node}/{role}``) belongs to it: nobody
+else writes there or, where it is the reader, nobody else reads there.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from config.errors import BadPayloadError
 from config.names import check_name, check_role
 
 __all__ = [
+    "BROKER_FIGURES",
     "CAMERA_DETECTIONS",
     "CAMERA_ESCALATION",
     "CAMERA_EVIDENCE",
@@ -39,10 +41,12 @@ __all__ = [
     "NODE_HEALTH",
     "NODE_REPLY",
     "NODE_STATUS",
+    "PROBE",
     "RECEIPT",
     "REGISTRY_CAMERA",
     "REJECT",
     "DeliveryClass",
+    "Party",
     "PayloadKind",
     "Topic",
     "TopicSpec",
@@ -53,6 +57,8 @@ __all__ = [
 
 ROOT = "vigil/v1"
 _KIB = 1024
+_CHARACTERS_MAX = 512
+"""Of a topic; names of 63 characters make less than 300. A longer one comes from a stranger, and is not taken apart."""
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
@@ -64,13 +70,32 @@ class DeliveryClass(StrEnum):
     STATE = "state"
     """The latest is kept by the broker and published again after every reconnect."""
     EVENT = "event"
-    """In the sender's outbox on disk until the broker's PUBACK."""
+    """In the sender's outbox on disk until the bridge's receipt; without one, for a time once the broker has it."""
     DURABLE = "durable"
     """In the sender's outbox on disk until the bridge's receipt; sent again with the same id."""
     COMMAND = "command"
     """QoS 2, deduplicated by correlation id, always answered."""
     REPLY = "reply"
     """QoS 1, not stored: who asked asks again."""
+
+
+class Party(StrEnum):
+    """Who writes or reads a line of the contract."""
+
+    EDGE = "edge"
+    """A node that watches cameras; on a camera's topics only that of the camera."""
+    DETECTOR = "detector"
+    """A worker that scores frames, of any camera."""
+    BRIDGE = "bridge"
+    """The way into the sink."""
+    FLEET = "fleet"
+    """What keeps the nodes, cameras and models in order."""
+    PEOPLE = "people"
+    """A person, a dashboard, Home Assistant."""
+    DRILL = "drill"
+    """A source of fake alarms, for its cameras only."""
+    SELF = "that process"
+    """The process that the topic names."""
 
 
 class PayloadKind(StrEnum):
@@ -114,7 +139,7 @@ class TopicSpec:
         payload: the struct, or None for a JPEG or plain text.
         kind: how the payload is written.
         delivery: what the bus promises; QoS and retain follow from it.
-        writer: the role that writes it.
+        writers: who writes it.
         readers: who reads it.
         max_bytes: the largest payload that a reader takes.
         about: one line for the documentation.
@@ -123,8 +148,8 @@ class TopicSpec:
     pattern: str
     payload: type[messages.Message] | None
     delivery: DeliveryClass
-    writer: str
-    readers: str
+    writers: tuple[Party, ...]
+    readers: tuple[Party, ...]
     about: str
     kind: PayloadKind = PayloadKind.JSON
     max_bytes: int = 64 * _KIB
@@ -195,99 +220,114 @@ def origin_of(node: str, role: str) -> str:
     return f"{check_name(node)}.{check_role(role)}"
 
 
+_MESH = (Party.DETECTOR, Party.BRIDGE, Party.FLEET, Party.PEOPLE)
+"""Who sees everything that tells how the site does. A camera node is not among them: one that is stolen would
+otherwise follow the other cameras."""
+
 CAMERA_STATE = TopicSpec(
-    "camera/{camera}/state", messages.CameraState, DeliveryClass.STATE, "edge", "all",
+    "camera/{camera}/state", messages.CameraState, DeliveryClass.STATE, (Party.EDGE,), _MESH,
     "Online, offline or in error; owner node, mode, frame rate, size, last error.",
 )  # fmt: skip
 CAMERA_FRAME = TopicSpec(
-    "camera/{camera}/frame", None, DeliveryClass.FRAME, "edge", "detector, dashboards",
+    "camera/{camera}/frame", None, DeliveryClass.FRAME, (Party.EDGE,),
+    (Party.DETECTOR, Party.PEOPLE),
     "One picture: a JPEG that any viewer opens, with FrameMeta as JSON in its comment segment.",
     kind=PayloadKind.JPEG, max_bytes=16 * _KIB * _KIB,
 )  # fmt: skip
 CAMERA_SNAPSHOT = TopicSpec(
-    "camera/{camera}/snapshot", None, DeliveryClass.STATE, "edge", "dashboards",
+    "camera/{camera}/snapshot", None, DeliveryClass.STATE, (Party.EDGE,), (Party.PEOPLE,),
     "One picture on request or schedule, with FrameMeta in its comment segment.",
     kind=PayloadKind.JPEG, max_bytes=16 * _KIB * _KIB,
 )  # fmt: skip
 CAMERA_MOTION = TopicSpec(
-    "camera/{camera}/motion", messages.MotionEvent, DeliveryClass.EVENT, "edge", "all",
+    "camera/{camera}/motion", messages.MotionEvent, DeliveryClass.EVENT, (Party.EDGE, Party.DRILL),
+    _MESH,
     "Movement starts, goes on (at most once a second) or ends.",
 )  # fmt: skip
 CAMERA_MOTION_ACTIVE = TopicSpec(
-    "camera/{camera}/motion/active", None, DeliveryClass.STATE, "edge", "dashboards",
+    "camera/{camera}/motion/active", None, DeliveryClass.STATE, (Party.EDGE,), (Party.PEOPLE,),
     "ON while something moves, else OFF; bare text.",
     kind=PayloadKind.TEXT, max_bytes=8,
 )  # fmt: skip
 CAMERA_MOTION_OPEN = TopicSpec(
-    "camera/{camera}/motion/open", messages.OpenEvents, DeliveryClass.STATE, "edge", "all",
+    "camera/{camera}/motion/open", messages.OpenEvents, DeliveryClass.STATE, (Party.EDGE, Party.DRILL),
+    (Party.EDGE, Party.DRILL, *_MESH),
     "Movements that are open now, so that a restart leaves nothing stuck.",
 )  # fmt: skip
 CAMERA_DETECTIONS = TopicSpec(
-    "camera/{camera}/detections", messages.Detections, DeliveryClass.FRAME, "detector", "all",
+    "camera/{camera}/detections", messages.Detections, DeliveryClass.FRAME, (Party.DETECTOR,),
+    _MESH,
     "Scores of one frame: worker, model hash, latencies, boxes; also when nothing was found.",
     max_bytes=256 * _KIB,
 )  # fmt: skip
 CAMERA_TRACK = TopicSpec(
-    "camera/{camera}/track", messages.TrackEvent, DeliveryClass.EVENT, "detector", "all",
+    "camera/{camera}/track", messages.TrackEvent, DeliveryClass.EVENT, (Party.DETECTOR,), _MESH,
     "An object over time starts, goes on or ends.",
 )  # fmt: skip
 CAMERA_TRACK_OPEN = TopicSpec(
-    "camera/{camera}/track/open", messages.OpenEvents, DeliveryClass.STATE, "detector", "all",
+    "camera/{camera}/track/open", messages.OpenEvents, DeliveryClass.STATE, (Party.DETECTOR,), _MESH,
     "Tracks that are open now.",
 )  # fmt: skip
 CAMERA_ESCALATION = TopicSpec(
     "camera/{camera}/escalation/{origin}", messages.Escalation, DeliveryClass.DURABLE,
-    "detector, edge", "bridge, all",
+    (Party.DETECTOR, Party.EDGE, Party.DRILL), (Party.BRIDGE, Party.PEOPLE),
     "Something a person should know, with its picture.",
     max_bytes=1024 * _KIB,
 )  # fmt: skip
 CAMERA_EVIDENCE = TopicSpec(
-    "camera/{camera}/evidence", None, DeliveryClass.STATE, "detector", "dashboards",
+    "camera/{camera}/evidence", None, DeliveryClass.STATE, (Party.DETECTOR,), (Party.PEOPLE,),
     "The annotated picture of the last escalation.",
     kind=PayloadKind.JPEG, max_bytes=4 * _KIB * _KIB,
 )  # fmt: skip
 RECEIPT = TopicSpec(
-    "receipt/{origin}", messages.Receipt, DeliveryClass.REPLY, "bridge", "who raised it",
-    "The sink has this escalation; not stored, since the sender asks again by sending again.",
+    "receipt/{origin}", messages.Receipt, DeliveryClass.REPLY, (Party.BRIDGE,), (Party.SELF,),
+    "The sink has this escalation or event; not stored, since the sender asks again by sending again.",
 )  # fmt: skip
 CAMERA_OWNER = TopicSpec(
-    "camera/{camera}/owner", messages.CameraOwner, DeliveryClass.STATE, "detector", "all",
+    "camera/{camera}/owner", messages.CameraOwner, DeliveryClass.STATE, (Party.DETECTOR,), _MESH,
     "The worker that scores this camera, and its epoch.",
 )  # fmt: skip
 CAMERA_SET = TopicSpec(
     "camera/{camera}/set/{property}", messages.CommandValue, DeliveryClass.COMMAND,
-    "people, Home Assistant, fleet", "edge",
+    (Party.PEOPLE, Party.FLEET), (Party.EDGE,),
     "A wanted value: mode, privacy, detection, recording, snapshot, clip.",
 )  # fmt: skip
 NODE_STATUS = TopicSpec(
-    "node/{node}/{role}/status", messages.NodeStatus, DeliveryClass.STATE, "that process", "all",
+    "node/{node}/{role}/status", messages.NodeStatus, DeliveryClass.STATE, (Party.SELF,), (*_MESH, Party.SELF),
     "A process is there; its will says that it is not.",
 )  # fmt: skip
 NODE_HEALTH = TopicSpec(
-    "node/{node}/{role}/health", messages.NodeHealth, DeliveryClass.FRAME, "that process", "all",
+    "node/{node}/{role}/health", messages.NodeHealth, DeliveryClass.FRAME, (Party.SELF,), _MESH,
     "CPU, memory, temperature, disk, queue depths, drops.",
 )  # fmt: skip
 NODE_COMMAND = TopicSpec(
-    "node/{node}/{role}/command", messages.Command, DeliveryClass.COMMAND, "people, cloud",
-    "that process",
+    "node/{node}/{role}/command", messages.Command, DeliveryClass.COMMAND, (Party.PEOPLE, Party.FLEET),
+    (Party.SELF,),
     "An order to a process, with a correlation id.",
 )  # fmt: skip
 NODE_REPLY = TopicSpec(
-    "node/{node}/{role}/reply", messages.Reply, DeliveryClass.REPLY, "that process", "people, cloud",
+    "node/{node}/{role}/reply", messages.Reply, DeliveryClass.REPLY, (Party.SELF,),
+    (Party.PEOPLE, Party.FLEET),
     "The answer to an order.",
 )  # fmt: skip
 REGISTRY_CAMERA = TopicSpec(
-    "registry/camera/{camera}", messages.CameraDocument, DeliveryClass.STATE, "fleet",
-    "edge, detector",
+    "registry/camera/{camera}", messages.CameraDocument, DeliveryClass.STATE, (Party.FLEET,),
+    (Party.EDGE, Party.DETECTOR, Party.PEOPLE),
     "What the site says of a camera.",
 )  # fmt: skip
 MODEL = TopicSpec(
-    "model/{name}", messages.ModelManifest, DeliveryClass.STATE, "fleet", "detector, edge",
+    "model/{name}", messages.ModelManifest, DeliveryClass.STATE, (Party.FLEET,),
+    (Party.EDGE, Party.DETECTOR, Party.PEOPLE),
     "A model that workers may use: version, hash, size, address, labels.",
 )  # fmt: skip
 REJECT = TopicSpec(
-    "reject/{origin}", messages.Reject, DeliveryClass.REPLY, "that process", "all",
+    "reject/{origin}", messages.Reject, DeliveryClass.REPLY, (Party.SELF,), _MESH,
     "A message that this process could not use, and why; at most one a second, with a count.",
+)  # fmt: skip
+PROBE = TopicSpec(
+    "probe/{origin}", messages.Probe, DeliveryClass.REPLY, (Party.SELF,), (Party.SELF,),
+    "What `vigil doctor` sends to itself to see what the broker does with it.",
+    max_bytes=32 * _KIB * _KIB,
 )  # fmt: skip
 
 CONTRACT: tuple[TopicSpec, ...] = (
@@ -312,8 +352,12 @@ CONTRACT: tuple[TopicSpec, ...] = (
     REGISTRY_CAMERA,
     MODEL,
     REJECT,
+    PROBE,
 )
 """Every topic, in the order in which documents list them."""
+
+BROKER_FIGURES = "$SYS/#"
+"""What a broker says of itself; not a topic of the contract."""
 
 
 def everything(site: str = "+") -> str:
@@ -329,7 +373,7 @@ def parse_topic(text: str) -> Topic:
     """
     prefix = f"{ROOT}/"
     site, _, below = text.removeprefix(prefix).partition("/")
-    if text.startswith(prefix) and below:
+    if text.startswith(prefix) and below and len(text) <= _CHARACTERS_MAX:
         for spec, match in _matches(below):
             topic = Topic(spec, site, match.groupdict())
             _check_levels(topic, text)

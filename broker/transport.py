@@ -4,9 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
-__all__ = ["Inbound", "Outbound", "Transport", "TransportEvents", "TransportFactory"]
+from config.errors import TransientError
+
+__all__ = [
+    "ConnectionLostError",
+    "Inbound",
+    "Limits",
+    "LossCause",
+    "Outbound",
+    "Transport",
+    "TransportEvents",
+    "TransportFactory",
+    "packet_bytes",
+]
+
+LossCause = Literal["closed", "silent", "taken_over", "packet_too_large", "expelled"]
+"""Why a connection ended: the other side closed it or the network broke, nothing was heard any more, another client
+took our client id, a packet was larger than the broker takes, the broker said another reason."""
+
+
+class ConnectionLostError(TransientError):
+    """A connection that stood is gone.
+
+    Args:
+        message: where it was, and what is known.
+        cause: the same as a word that can be counted.
+    """
+
+    def __init__(self, message: str, cause: LossCause) -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +55,45 @@ class Inbound:
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """A message as it goes onto the wire."""
+    """A message as it goes onto the wire.
+
+    Attributes:
+        expiry_s: seconds after which a broker with MQTT 5 drops it; None keeps it. MQTT 3.1.1 cannot say so.
+    """
 
     topic: str
     payload: bytes
     qos: int
     retain: bool
+    expiry_s: int | None = None
+
+
+def packet_bytes(topic: str, payload_bytes: int) -> int:
+    """The most bytes that a message takes as a packet.
+
+    Source: MQTT 5 section 3.3: type and remaining length 5, length of the topic 2, packet identifier 2, property
+    length 1, Message Expiry Interval 5.
+    """
+    return 15 + len(topic.encode()) + payload_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the broker said of a connection when it accepted it.
+
+    Attributes:
+        version: the MQTT version that is spoken.
+        packet_bytes_max: the largest packet that it takes; None when it does not say.
+        receive_max: messages of QoS 1 and 2 that it takes unconfirmed.
+        keepalive_s: seconds of silence after which it asks.
+        session_present: whether it still had this client's session.
+    """
+
+    version: Literal["5", "3.1.1"]
+    packet_bytes_max: int | None
+    receive_max: int
+    keepalive_s: int
+    session_present: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +102,12 @@ class TransportEvents:
 
     Attributes:
         on_message: a message came.
-        on_sent: the broker has this message (QoS 1, 2), or it is on the wire (QoS 0).
+        on_sent: the broker has this message (QoS 1, 2), or it is on the wire (QoS 0). With MQTT 5 the broker may
+            refuse it: then the second argument says why.
     """
 
     on_message: Callable[[Inbound], None]
-    on_sent: Callable[[int], None]
+    on_sent: Callable[[int, str | None], None]
 
 
 class Transport(Protocol):
@@ -53,11 +116,18 @@ class Transport(Protocol):
     Concurrency: `open` and `run` belong to one thread; the others may be called from any.
     """
 
-    def open(self) -> bool:
-        """Connect and wait for the broker's answer.
+    @property
+    def limits(self) -> Limits:
+        """What the broker said; only after `open`."""
+        ...
 
-        Returns:
-            Whether the broker still had this client's session.
+    @property
+    def unacknowledged(self) -> int:
+        """Messages that came and are not acknowledged."""
+        ...
+
+    def open(self) -> None:
+        """Connect and wait for the broker's answer.
 
         Raises:
             TransientError: nobody answers.
@@ -69,7 +139,7 @@ class Transport(Protocol):
         """Serve the connection until it is closed from this side.
 
         Raises:
-            TransientError: the connection was lost.
+            ConnectionLostError: it was lost.
         """
         ...
 
@@ -85,8 +155,12 @@ class Transport(Protocol):
         """Ask for topic filters, each with its QoS."""
         ...
 
-    def acknowledge(self, message: Inbound) -> None:
-        """Confirm a message to the broker; one of an older connection is ignored."""
+    def acknowledge(self, message: Inbound) -> bool:
+        """Confirm a message to the broker, once all that came before it are confirmed too.
+
+        Returns:
+            False when there is nothing to confirm: it was confirmed before, or its connection is gone.
+        """
         ...
 
     def close(self) -> None:

@@ -10,12 +10,14 @@
     └── BacklogFullError       a bounded queue would overflow: the caller still owns the message
 
 The message is written for the person who reads it in a terminal: what is wrong, where, and the cure. The
-fields are for code.
+fields are for code. A login or a token in a message is masked, since a library's words are often part of it.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+
+from config.secrets import mask
 
 __all__ = [
     "EXIT_CONFIG",
@@ -40,9 +42,15 @@ class VigilError(Exception):
 
     Attributes:
         exit_code: the status a command ends with when nobody handles the error.
+
+    Args:
+        message: what is wrong, where, and the cure.
     """
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(mask(message))
 
 
 class ConfigError(VigilError):
@@ -62,7 +70,7 @@ class ConfigError(VigilError):
     ) -> None:
         place = "" if file is None else f"{file}:{line}: " if line else f"{file}: "
         super().__init__(f"{place}{field}: {message}" if field else f"{place}{message}")
-        self.message = message
+        self.message = mask(message)
         self.field = field
         self.file = file
         self.line = line
@@ -89,7 +97,7 @@ class BadPayloadError(VigilError):
 
     def __init__(self, reason: str, *, topic: str | None = None, size_bytes: int = 0) -> None:
         super().__init__(f"{topic}: {reason}" if topic else reason)
-        self.reason = reason
+        self.reason = mask(reason)
         self.topic = topic
         self.size_bytes = size_bytes
 

@@ -1,7 +1,8 @@
 """Logs: events with keys, to standard output; JSON unless a person is looking.
 
 ``log.info("broker.connected", host=host)`` - the event is a dotted constant, everything that varies is a key.
-Secrets and pixels never go in.
+Secrets and pixels never go in. What looks like a secret all the same is masked (`config.secrets`), the last line of
+defence, and so it is in what libraries log.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Literal, TextIO, cast
 
 import structlog
+
+from config.secrets import MASK, is_secret_name, mask
 
 __all__ = ["LogFormat", "LogLevel", "configure_logging", "get_logger"]
 
@@ -54,6 +57,74 @@ class _RepeatLimit:
         return event
 
 
+def _mask_event(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return {key: _masked_value(key, value) for key, value in event.items()}
+
+
+def _masked_value(key: str, value: object) -> object:
+    if value is None or isinstance(value, bool):
+        return value
+    return MASK if is_secret_name(key) else _masked(value)
+
+
+def _masked(value: object) -> object:
+    if isinstance(value, str):
+        return mask(value)
+    if value is None or isinstance(value, int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _masked_value(str(key), item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_masked(item) for item in value]
+    return mask(repr(value))  # as a renderer would write it
+
+
+class _UnfailingStream:
+    """A stream that raises nothing: no full disk and no reader that left ends the thread that has something to say.
+
+    What could not be written is counted; the next line that comes through carries the number.
+
+    Args:
+        stream: where the lines go.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._failed = False
+        self.lines_lost = 0
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except (OSError, ValueError):  # ValueError: it is closed, or its encoding has no such letter
+            self._failed = True
+            return 0
+
+    def flush(self) -> None:
+        """End of a line."""
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._failed = True
+        self.lines_lost = self.lines_lost + 1 if self._failed else 0
+        self._failed = False
+
+    def add_lines_lost(
+        self, _logger: object, _method: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        """A step of the log's way: say how much is missing before this line."""
+        if self.lines_lost:
+            event["lines_lost"] = self.lines_lost
+        return event
+
+
+class _MaskingFormatter(logging.Formatter):
+    """For libraries, which know of no secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return mask(super().format(record))
+
+
 def configure_logging(level: LogLevel = "info", style: LogFormat = "auto", *, stream: TextIO | None = None) -> None:
     """Set up logging for this process; call it once, from a command.
 
@@ -63,11 +134,14 @@ def configure_logging(level: LogLevel = "info", style: LogFormat = "auto", *, st
         stream: where to; default standard output. A command whose output is its result logs elsewhere.
     """
     stream = stream or sys.stdout
+    unfailing = _UnfailingStream(stream)
     as_text = style == "text" or (style == "auto" and stream.isatty())
     renderer: Any = (
         structlog.dev.ConsoleRenderer(colors=stream.isatty()) if as_text else structlog.processors.JSONRenderer()
     )
-    logging.basicConfig(stream=stream, level=logging.WARNING, format="%(message)s")
+    foreign = logging.StreamHandler(unfailing)
+    foreign.setFormatter(_MaskingFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[foreign])
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -76,10 +150,12 @@ def configure_logging(level: LogLevel = "info", style: LogFormat = "auto", *, st
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.StackInfoRenderer(),
             structlog.processors.format_exc_info,
+            unfailing.add_lines_lost,
+            _mask_event,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", unfailing)),
         cache_logger_on_first_use=True,
     )
 

@@ -12,9 +12,13 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from config.secrets import mask_uri
+
 __all__ = ["Name", "RoleName", "check_name", "check_role", "this_node"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+_SHOWN_MAX = 300
+"""A longer one is not looked at: it comes from a stranger, as a level of a topic of 64 KiB."""
 _ROLE = re.compile(r"[a-z][a-z0-9_-]{0,30}(\.[1-9][0-9]{0,3})?")
 
 
@@ -26,9 +30,12 @@ def check_name(value: str) -> str:
     """
     if _NAME.fullmatch(value):
         return value
-    nearest = re.sub(r"[^A-Za-z0-9_-]+", "-", value).strip("-_")[:63] or "camera-1"
+    if len(value) > _SHOWN_MAX:
+        raise ValueError(f"{len(value)} characters are not a name: use 63 at most")
+    shown = mask_uri(value)  # before it is cut: half a login no longer looks like one
+    nearest = re.sub(r"[^A-Za-z0-9_-]+", "-", shown).strip("-_")[:63] or "camera-1"
     raise ValueError(
-        f"{value[:80]!r} is not a name: use letters, digits, '-' and '_', starting with a letter or digit, "
+        f"{shown[:80]!r} is not a name: use letters, digits, '-' and '_', starting with a letter or digit, "
         f"63 at most (try {nearest!r})"
     )
 

@@ -43,13 +43,15 @@ def default_state_dir() -> Path:
 
 
 def _check_bus_url(value: str) -> str:
+    if "@" in value:
+        raise ValueError("user name and password have settings of their own: bus.username and VIGIL_BUS__PASSWORD")
     if re.fullmatch(r"mqtts?://[^/\s]+", value):
         return value
     raise ValueError("write mqtt://HOST:PORT, or mqtts://HOST:PORT for TLS")
 
 
 def _check_bootstrap(value: str) -> str:
-    if re.fullmatch(r"[^\s,]+:\d{1,5}(,[^\s,]+:\d{1,5})*", value):
+    if re.fullmatch(r"[^\s,@]+:\d{1,5}(,[^\s,@]+:\d{1,5})*", value):
         return value
     raise ValueError("write HOST:PORT, several separated by commas")
 

@@ -1,4 +1,7 @@
-"""Reading the settings: the site file, the environment and the flags, with errors that name file and line."""
+"""Reading the settings: the site file, the environment and the flags, with errors that name file and line.
+
+An error shows the wrong value, but never a login, a token, or anything that stands under a secret name.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,13 @@ from typing import Any, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsError
 
 from config.errors import ConfigError
+from config.secrets import has_secret, is_readable_by_others, is_secret_name, mask_uri
 from config.settings import Settings
 
-__all__ = ["check_settings", "load_settings"]
+__all__ = ["check_settings", "exposes_secrets", "load_settings"]
 
 
 def load_settings(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -51,6 +55,30 @@ def check_settings(
         return _layered(document)(**dict(overrides or {})), []
     except ValidationError as error:
         return None, [_explain(details, root, file) for details in error.errors(include_url=False)]
+    except SettingsError as error:
+        # Raised for a variable of a whole section; its text names the field, its cause has the value.
+        return None, [ConfigError(f"{error}: give each setting a variable of its own, such as VIGIL_BUS__URL")]
+
+
+def exposes_secrets(file: Path) -> bool:
+    """Whether a site file holds a password or a token, and every user of this machine may read it."""
+    if not is_readable_by_others(file):
+        return False
+    try:
+        root = _parse(file)
+    except ConfigError:
+        return False
+    return root is not None and _holds_secret(root)
+
+
+def _holds_secret(node: yaml.Node) -> bool:
+    if isinstance(node, yaml.MappingNode):
+        return any(
+            _holds_secret(value) or (is_secret_name(str(key.value)) and value.value) for key, value in node.value
+        )
+    if isinstance(node, yaml.SequenceNode):
+        return any(_holds_secret(item) for item in node.value)
+    return has_secret(node.value)
 
 
 def _layered(document: dict[str, Any]) -> type[Settings]:
@@ -85,9 +113,7 @@ def _parse(file: Path) -> yaml.Node | None:
     try:
         return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise ConfigError(f"not valid YAML: {problem}", file=file, line=mark.line + 1 if mark else None) from error
+        raise _not_yaml(error, file) from None
 
 
 def _construct(root: yaml.Node | None, file: Path | None) -> dict[str, Any]:
@@ -99,14 +125,22 @@ def _construct(root: yaml.Node | None, file: Path | None) -> dict[str, Any]:
     try:
         return dict(loader.construct_document(root))
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise ConfigError(f"not valid YAML: {error}", file=file, line=mark.line + 1 if mark else None) from error
+        raise _not_yaml(error, file) from None
+
+
+def _not_yaml(error: yaml.YAMLError, file: Path | None) -> ConfigError:
+    """The error without the line that it quotes: that may be a password's, whose first letter YAML took for its own."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or "it cannot be read as text"
+    if any(word in problem for word in ("alias", "anchor", "tag")):
+        problem = "a value that begins with *, & or ! needs quotes around it"
+    return ConfigError(f"not valid YAML: {problem}", file=file, line=mark.line + 1 if mark else None)
 
 
 def _explain(details: ErrorDetails, root: yaml.Node | None, file: Path | None) -> ConfigError:
     location = [str(part) for part in details["loc"] if part != "[key]"]
     line = _line_of(root, location) if root is not None else None
-    field = ".".join(location) or "the settings"
+    field = ".".join(mask_uri(part) for part in location) or "the settings"
     message = _reason(details, location)
     if line is None:
         return ConfigError(f"{message} (from a flag or the environment)" if file else message, field=field)
@@ -120,10 +154,12 @@ def _reason(details: ErrorDetails, location: Sequence[str]) -> str:
         hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
         return f"unknown key; {hint}"
     message = details["msg"].removeprefix("Value error, ")
-    shown = details.get("input")
-    if isinstance(shown, str | int | float | bool) and repr(shown) not in message and "password" not in location:
-        return f"{message}, not {shown!r}"
-    return message
+    value = details.get("input")
+    if not isinstance(value, str | int | float | bool) or any(is_secret_name(part) for part in location):
+        return message
+    if repr(value) in message:
+        return message
+    return f"{message}, not {mask_uri(value) if isinstance(value, str) else value!r}"
 
 
 def _fields_at(location: Sequence[str]) -> list[str]:

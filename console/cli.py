@@ -10,8 +10,11 @@ import importlib
 import importlib.metadata
 import os
 import sys
+import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import click
@@ -46,14 +49,25 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("edge", "edge.cli:edge", "Watch this node's cameras: motion and frames onto the bus.", "edge"),
     CommandEntry("broker", "broker.cli:broker", "Run an MQTT broker.", "embedded"),
     CommandEntry("detector", "detector.cli:detector", "Score frames, raise escalations.", "detector"),
-    CommandEntry("bridge", "bridge.cli:bridge", "Carry escalations into the journal or Kafka.", "bridge"),
+    CommandEntry("bridge", "bridge.cli:bridge", "Carry escalations and events into the journal or Kafka.", "bridge"),
     CommandEntry("console", "console.web:console", "Serve the web page.", "console"),
     CommandEntry("topics", "broker.cli:topics", "Print every topic of the bus."),
     CommandEntry("watch", "console.watch:watch", "Follow the bus live."),
-    CommandEntry("escalations", "bridge.cli:escalations", "List what the sink has."),
-    CommandEntry("audit", "bridge.cli:audit", "Prove that no escalation is missing or repeated."),
+    CommandEntry("escalations", "bridge.cli:escalations", "List the escalations in the journal."),
+    CommandEntry("events", "bridge.cli:events", "List the events (motion, track) in the journal."),
+    CommandEntry("audit", "bridge.cli:audit", "Prove that no escalation or event is missing or repeated."),
+    CommandEntry("outbox", "broker.outbox_cli:outbox", "Look into what is not yet delivered, send it, save it."),
+    CommandEntry("drill", "console.drill:drill", "Raise fake alarms and see whether they arrive."),
+    CommandEntry("chaos", "console.chaos.cli:chaos", "Break a small mesh in every way and count what is lost."),
     CommandEntry("config", "console.config_cli:config", "Check and show the settings."),
     CommandEntry("doctor", "broker.cli:doctor", "Look for what is wrong with this machine's set-up."),
+    CommandEntry("ca", "fleet.cli_ca:ca", "Make and run the site's certificate authority.", "fleet"),
+    CommandEntry("enrol", "fleet.cli_enrol:enrol", "Let a node or a person onto the secure bus.", "fleet"),
+    CommandEntry("join", "fleet.cli_node:join", "Join the secure bus with a token.", "fleet"),
+    CommandEntry("renew", "fleet.cli_node:renew", "Renew this machine's certificates.", "fleet"),
+    CommandEntry("grant", "fleet.cli_members:grant", "Change what a member may do.", "fleet"),
+    CommandEntry("revoke", "fleet.cli_members:revoke", "Shut a node or a person out.", "fleet"),
+    CommandEntry("members", "fleet.cli_members:members", "List who belongs to the site.", "fleet"),
     CommandEntry("completion", "console.completion:completion", "Print the completion script of a shell."),
 )
 
@@ -64,6 +78,7 @@ _EXTRAS_OF_LIBRARY: dict[str, tuple[str, ...]] = {
     "ai_edge_litert": ("tflite",),
     "amqtt": ("embedded",),
     "confluent_kafka": ("bridge",),
+    "cryptography": ("fleet",),
     "cv2": ("detector",),
     "fastapi": ("console",),
     "numpy": ("edge", "detector", "tflite"),
@@ -84,6 +99,11 @@ class RefusalError(Exception):
 
 class RootGroup(click.Group):
     """Commands by name, imported when they are called."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse a secret on the command line, before anything repeats it; then read the root's options."""
+        _refuse_secrets(args)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names, in the order of the table."""
@@ -138,6 +158,35 @@ class RootGroup(click.Group):
             # What is still buffered has no reader; without this the interpreter complains about it at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise click.exceptions.Exit(EXIT_PIPE_CLOSED) from None
+
+
+def _refuse_secrets(arguments: Sequence[str]) -> None:
+    """Refuse an argument with a login or a token in it: every user of the machine reads it with `ps`.
+
+    An argument, not an option: what no command takes is refused in the same words, and not repeated.
+
+    Raises:
+        click.UsageError: there is one; the message says where to put it instead.
+    """
+    for argument in arguments:
+        if any(sign in argument for sign in ("@", "=", "%", "vigil-")):
+            # Only then, as with every import here: `vigil --help` needs none.
+            from config.secrets import has_secret
+
+            # The name of an option is no secret: --token=... is for the command that has such an option to judge.
+            if has_secret(argument.partition("=")[2] if argument.startswith("-") else argument):
+                raise click.UsageError(
+                    "a password or token on the command line is seen by every user of this machine (`ps`); put a "
+                    "camera's source into the site file or VIGIL_CAMERAS__NAME__SOURCE, the broker's login into "
+                    "bus.username and VIGIL_BUS__PASSWORD; `vigil join` asks for its token"
+                )
+
+
+def _tell_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print what nobody caught, without what is secret in it."""
+    from config.secrets import mask
+
+    sys.stderr.write(mask("".join(traceback.format_exception(kind, error, trace))))
 
 
 def _tell_missing(error: ModuleNotFoundError, command: str | None) -> None:
@@ -231,6 +280,9 @@ def main() -> int:
     Returns:
         The exit status.
     """
+    # What Vigil writes (outboxes, the journal, logs) shows what cameras see: folders 0700, files 0600.
+    os.umask(0o077)
+    sys.excepthook = _tell_uncaught
     try:
         status = cli.main(prog_name="vigil", standalone_mode=False)
     except RefusalError as refusal:

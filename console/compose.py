@@ -6,6 +6,7 @@ Pure: what the machine has (free ports) is asked through functions that come in.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +17,26 @@ import yaml
 
 from broker.topics import CAMERA_FRAME
 from config import ConfigError
-from config.settings import CameraSettings, DetectorSettings, Settings
+from config.settings import BrokerSettings, CameraSettings, DetectorSettings, Settings, default_state_dir
 
-__all__ = ["DEFAULT_CAMERA", "Machine", "Plan", "RoleSpec", "compose", "role_environment", "write_site_file"]
+__all__ = [
+    "DEFAULT_CAMERA",
+    "Machine",
+    "Plan",
+    "RoleSpec",
+    "compose",
+    "reachable",
+    "role_environment",
+    "write_site_file",
+]
 
 DEFAULT_CAMERA = "street"
 DEMONSTRATION_COOLDOWN_S = 4.0
 _DEFAULT_BUS_URL = "mqtt://127.0.0.1:1883"
 _EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - addresses that are looked up
 _SECRETS = frozenset({"VIGIL_BUS__PASSWORD"})
+"""What goes to the roles by environment, not on their command lines, which every user reads with `ps`: Linux shows
+``/proc/PID/environ`` to the process's own user and to root only, who can read its memory and its files as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +84,44 @@ class Plan:
     @property
     def page_url(self) -> str:
         """Where the web page is."""
-        return f"http://{_reachable(self.settings.console.host)}:{self.settings.console.port}/"
+        return f"http://{reachable(self.settings.console.host)}:{self.settings.console.port}/"
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether this machine's own broker asks everybody for a certificate."""
+        return self.settings.broker.secure and any(role.name == "broker" for role in self.roles)
+
+    @property
+    def broker_port(self) -> int:
+        """The port of this machine's own broker for processes."""
+        return self.settings.broker.secure_port if self.is_secure else self.settings.broker.port
+
+    @property
+    def people_url(self) -> str:
+        """Where people reach the broker."""
+        if not self.is_secure:
+            return self.settings.bus.url
+        return f"mqtts://{reachable(self.settings.broker.host)}:{self.settings.broker.people_port}"
+
+    @property
+    def watch_example(self) -> str:
+        """A command that follows the bus, as the person on this machine."""
+        state = [] if self.settings.state_dir == default_state_dir() else ["--state", str(self.settings.state_dir)]
+        return shlex.join(["vigil", *state, "--bus", self.people_url, "watch"])
 
     @property
     def frame_example(self) -> str:
         """A command that saves the next frame as a picture, with plain tools."""
-        parts = urlsplit(self.settings.bus.url)
+        parts = urlsplit(self.people_url)
         host = parts.hostname or "127.0.0.1"
         port = parts.port or 1883
         place = ("" if host in {"127.0.0.1", "localhost"} else f"-h {host} ") + ("" if port == 1883 else f"-p {port} ")
+        if self.is_secure:
+            # Without -h it would ask for `localhost`, which is ::1 on some machines.
+            identity = self.settings.bus.identity or self.settings.state_dir / "identity"
+            files = (("cafile", "ca.crt"), ("cert", "person.crt"), ("key", "person.key"))
+            place = f"-h {host} -p {port} "
+            place += "".join(f"--{option} {shlex.quote(str(identity / name))} " for option, name in files)
         return f"mosquitto_sub {place}-t '{CAMERA_FRAME.topic_filter()}' -C 1 > a.jpg"
 
 
@@ -106,15 +147,14 @@ def compose(
         ConfigError: a port that a flag gave is taken, or a camera's file is not there.
     """
     ports = _Ports(machine, fixed_ports)
-    own_broker = not foreign_bus and settings.bus.url in {_DEFAULT_BUS_URL, _url_of(settings)}
+    own_broker = not foreign_bus and settings.bus.url in {_DEFAULT_BUS_URL, _url_of(settings.broker)}
     changes: dict[str, Any] = {"cameras": _cameras(settings, cameras)}
     if DEFAULT_CAMERA in changes["cameras"] and not settings.cameras:
         changes["detector"] = _demonstration(settings)
     if own_broker:
-        port = ports.choose("broker", settings.broker.host, settings.broker.port)
-        changes["broker"] = settings.broker.model_copy(update={"port": port})
-        url = f"mqtt://{_reachable(settings.broker.host)}:{port}"
-        changes["bus"] = settings.bus.model_copy(update={"url": url, "protocol": _protocol(settings)})
+        broker = _broker(settings.broker, ports)
+        changes["broker"] = broker
+        changes["bus"] = settings.bus.model_copy(update={"url": _url_of(broker), "protocol": _protocol(settings)})
     port = ports.choose("console", settings.console.host, settings.console.port)
     changes["console"] = settings.console.model_copy(update={"port": port})
     roles = [RoleSpec("broker", ("broker", "run"))] if own_broker else []
@@ -141,6 +181,9 @@ def _demonstration(settings: Settings) -> DetectorSettings:
     return settings.detector.model_copy(update={"rules": rules})
 
 
+_SERVICES = {"broker": "the broker", "people": "the broker's port for people", "console": "the web page"}
+
+
 class _Ports:
     def __init__(self, machine: Machine, fixed: Collection[str]) -> None:
         self._machine = machine
@@ -157,8 +200,7 @@ class _Ports:
                 field=f"{section}.port",
             )
         port = self._machine.free_port(host)
-        what = "broker" if section == "broker" else "web page"
-        self.notices.append(f"port {wanted} is taken, so the {what} is on {port}")
+        self.notices.append(f"port {wanted} is taken, so {_SERVICES[section]} is on {port}")
         return port
 
 
@@ -168,16 +210,31 @@ def _protocol(settings: Settings) -> str:
     return "3.1.1" if embedded else settings.bus.protocol
 
 
-def _url_of(settings: Settings) -> str:
-    return f"mqtt://{_reachable(settings.broker.host)}:{settings.broker.port}"
+def _broker(settings: BrokerSettings, ports: _Ports) -> BrokerSettings:
+    """With the ports that it will listen on."""
+    if not settings.secure:
+        return settings.model_copy(update={"port": ports.choose("broker", settings.host, settings.port)})
+    chosen = {
+        "secure_port": ports.choose("broker", settings.host, settings.secure_port),
+        "people_port": ports.choose("people", settings.host, settings.people_port),
+    }
+    return settings.model_copy(update=chosen)
 
 
-def _reachable(host: str) -> str:
+def _url_of(settings: BrokerSettings) -> str:
+    scheme, port = ("mqtts", settings.secure_port) if settings.secure else ("mqtt", settings.port)
+    return f"{scheme}://{reachable(settings.host)}:{port}"
+
+
+def reachable(host: str) -> str:
+    """Where a client on this machine finds a server that listens on `host`."""
     return _EVERY_ADDRESS.get(host, host)
 
 
 def write_site_file(plan: Plan, path: Path) -> None:
-    """Write the settings of the roles, for their owner's eyes only; secrets are not in it.
+    """Write the settings of the roles, for their owner's eyes only: sources of cameras may hold logins.
+
+    The bus password is not in it; it goes by :func:`role_environment`.
 
     Any role can be run by hand with it: ``vigil --config PATH edge``.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,12 @@ import click
 
 from config import ConfigError
 from config.errors import EXIT_CONFIG
+from config.secrets import mask, mask_uri
 from config.settings import Settings
-from console.loading import SettingsLoader
+from config.sources import exposes_secrets
+from console.loading import EXPOSED, SettingsLoader
 
 __all__ = ["config"]
-
-_LOGIN_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 @click.group()
@@ -49,7 +48,9 @@ def check(ctx: click.Context, file: Path | None) -> None:
         count = f"{len(errors)} error" + ("s" if len(errors) > 1 else "")
         click.echo(f"{count} in {file or load.file or 'flags and environment'}", err=True)
         ctx.exit(EXIT_CONFIG)
-    click.echo(f"ok: {_summary(settings, file or load.file)}")
+    if (site_file := file or load.file) is not None and exposes_secrets(site_file):
+        click.echo(f"vigil: warning: {EXPOSED.format(file=site_file)}", err=True)
+    click.echo(mask(f"ok: {_summary(settings, site_file)}"))
 
 
 def _bus_errors(settings: Settings) -> list[ConfigError]:
@@ -94,4 +95,4 @@ def _masked(value: Any) -> Any:  # noqa: ANN401 - any JSON value
         return {key: _masked(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_masked(item) for item in value]
-    return _LOGIN_IN_URL.sub("***@", value) if isinstance(value, str) else value
+    return mask_uri(value) if isinstance(value, str) else value

@@ -10,13 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import click
+
 from config import ConfigError, configure_logging
 from config.settings import Settings
-from config.sources import check_settings
+from config.sources import check_settings, exposes_secrets
 
-__all__ = ["SettingsLoader", "leave_with_stdin", "merge"]
+__all__ = ["EXPOSED", "SettingsLoader", "leave_with_stdin", "merge"]
 
 DEFAULT_FILE = Path("vigil.yaml")
+EXPOSED = "{file} holds a password or a token, and every user of this machine can read it: chmod o= {file}"
 _LAST_WORDS_S = 10.0
 """Seconds that a role has for its orderly end once whoever started it is gone."""
 
@@ -44,7 +47,14 @@ class SettingsLoader:
         """
         settings = self.read(overrides)
         configure_logging(settings.log.level, settings.log.style)
+        if self.exposed:  # not as a line of log: standard output may be a command's result
+            click.echo(f"vigil: warning: {EXPOSED.format(file=self.file)}", err=True)
         return settings
+
+    @property
+    def exposed(self) -> bool:
+        """Whether the site file holds a secret that every user of this machine can read."""
+        return self.file is not None and exposes_secrets(self.file)
 
     def read(self, overrides: Mapping[str, Any] | None = None) -> Settings:
         """Read the settings and leave the logs alone.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import click
@@ -17,7 +18,7 @@ from config.options import camera_option
 from config.settings import Settings
 from console.compose import Machine, Plan, compose, role_environment, write_site_file
 from console.durations import DURATION, format_duration
-from console.loading import SettingsLoader
+from console.loading import EXPOSED, SettingsLoader
 from console.logtail import LogTail
 from console.machine import PortClaims, answers, hold_state
 from console.mesh import MeshSnapshot, MeshView
@@ -46,6 +47,7 @@ KEPT_FAILING = 3
 @click.option("--kafka", metavar="HOST:PORT", help="Send escalations to Kafka instead of the journal.")
 @click.option("--engine", type=click.Choice(["embedded", "mosquitto"]), help="Which broker to run.")
 @click.option("--broker-port", type=click.IntRange(1, 65535), help="The broker's port; default 1883 or a free one.")
+@click.option("--secure", is_flag=True, default=None, help="TLS, and only with certificates; made where missing.")
 @click.option("--port", type=click.IntRange(1, 65535), help="The web page's port; default 8126 or a free one.")
 @click.option("--for", "duration_s", type=DURATION, metavar="DURATION", help="End by itself: 60s, 5m, 1h.")
 @click.pass_context
@@ -57,6 +59,7 @@ def up(
     kafka: str | None,
     engine: str | None,
     broker_port: int | None,
+    secure: bool | None,
     port: int | None,
     duration_s: float | None,
 ) -> None:
@@ -68,6 +71,7 @@ def up(
     \b
     vigil up
     vigil up --for 60s
+    vigil up --secure --engine mosquitto              nobody comes in without a certificate
     vigil up --camera yard=file:yard.mp4 --model yolox_nano.onnx --kafka 127.0.0.1:9092
     vigil --bus mqtt://broker.local up                use a broker that runs already
     vigil --state /tmp/second up                      a second mesh beside the first
@@ -79,7 +83,7 @@ def up(
         "cameras": cameras,
         "detector": {"model": model},
         "bridge": {"kafka": {"bootstrap": kafka}},
-        "broker": {"engine": engine, "port": broker_port},
+        "broker": {"engine": engine, "port": broker_port, "secure_port": broker_port, "secure": secure},
         "console": {"port": port},
     }
     settings = load.read(overrides)
@@ -93,6 +97,10 @@ def up(
             foreign_bus="url" in load.flags.get("bus", {}),
             fixed_ports=[section for section, wanted in given.items() if wanted is not None],
         )
+        if plan.is_secure:
+            plan = replace(plan, notices=(*plan.notices, *_let_in(plan)))
+        if load.exposed:
+            plan = replace(plan, notices=(*plan.notices, EXPOSED.format(file=load.file)))
         ctx.exit(_run(plan, duration_s))
 
 
@@ -100,6 +108,13 @@ def _check_model(settings: Settings) -> None:
     model = settings.detector.model
     if model is not None and not model.is_file():
         raise ConfigError(f"there is no file {str(model)!r}", field="detector.model")
+
+
+def _let_in(plan: Plan) -> tuple[str, ...]:
+    # Here, not above: only a secure mesh needs the library for certificates.
+    from console.enrolment import enrol_machine
+
+    return enrol_machine(plan)
 
 
 def _run(plan: Plan, duration_s: float | None) -> int:
@@ -181,6 +196,7 @@ class Mesh:
         for line in (
             f"web page   {self._plan.page_url}",
             f"broker     {settings.bus.url} ({settings.broker.engine if own else 'not started by this command'})",
+            *([f"follow     {self._plan.watch_example}"] if self._plan.is_secure else []),
             f"one frame  {self._plan.frame_example}",
             f"state      {settings.state_dir} (logs in {settings.state_dir / 'logs'})",
             *self._plan.notices,
@@ -201,12 +217,12 @@ class Mesh:
 
         Its log says so, and not the port alone, which may be somebody else's.
         """
-        settings = self._plan.settings.broker
+        host, port = self._plan.settings.broker.host, self._plan.broker_port
         broker = self._roles["broker"]
         deadline_s = time.monotonic() + BROKER_START_S
         while time.monotonic() < deadline_s and not self._stop.wait(TICK_S / 4):
             self._tend_roles(time.monotonic())
-            if broker.has_said(BROKER_LISTENS) and answers(settings.host, settings.port):
+            if broker.has_said(BROKER_LISTENS) and answers(host, port):
                 broker.has_worked = True
                 self._seen.add("broker")
                 self._reach("broker")

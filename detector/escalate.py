@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from broker import Bus, Topic, encode_frame
-from broker.messages import Escalation, Evidence, FrameMeta, ModelRef
+from broker.messages import Escalation, Evidence, FrameMeta, ModelRef, encode_json
 from broker.topics import CAMERA_ESCALATION, CAMERA_EVIDENCE
 from config import BacklogFullError, BadPayloadError, Clock, TransientError, get_logger
 from detector.evidence import annotate, encode_within
@@ -18,6 +18,10 @@ from detector.rules import Firing
 
 __all__ = ["Escalator"]
 
+_FIELDS_BYTES = 512
+"""What a picture adds to an escalation besides its Base64."""
+_EVIDENCE_BYTES_MIN = 2_000
+"""In less than this, nothing can be recognised."""
 _HELD_MAX = 64
 """Escalations in memory while the outbox takes none: 10 MB with their pictures."""
 
@@ -76,15 +80,6 @@ class Escalator:
             meta: of the frame that made it fire.
             picture: its pixels, uint8 [h, w, 3], blue-green-red.
         """
-        shown = annotate(picture, firing.detections, camera=firing.camera, captured_at=meta.captured_at)
-        jpeg, width, height = encode_within(shown, self._evidence_bytes_max)
-        evidence = Evidence(
-            content_type="image/jpeg",
-            sha256=hashlib.sha256(jpeg).hexdigest(),
-            width=width,
-            height=height,
-            data=jpeg,
-        )
         best = firing.detections[0]
         escalation = Escalation(
             id="",
@@ -101,34 +96,61 @@ class Escalator:
             worker=self._bus.origin,
             model=self._model,
             detections=firing.detections,
-            evidence=(evidence,),
         )
-        self._held.append(_Raised(escalation, msgspec.structs.replace(meta, width=width, height=height)))
+        evidence = self._evidence(escalation, picture)
+        self._held.append(_Raised(msgspec.structs.replace(escalation, evidence=evidence), meta))
         self.flush()
+
+    def _evidence(self, escalation: Escalation, picture: Picture) -> tuple[Evidence, ...]:
+        """The annotated picture, as large as the way to the broker allows; none where that is next to nothing."""
+        room = self._bus.payload_bytes_max(self._topic(escalation)) - len(encode_json(escalation)) - _FIELDS_BYTES
+        bytes_max = min(self._evidence_bytes_max, room * 3 // 4)
+        if bytes_max < _EVIDENCE_BYTES_MIN:
+            self._log.warning("evidence.refused", camera=escalation.camera, error=f"there is room for {room} bytes")
+            return ()
+        shown = annotate(picture, escalation.detections, camera=escalation.camera, captured_at=escalation.captured_at)
+        jpeg, width, height = encode_within(shown, bytes_max)
+        sha256 = hashlib.sha256(jpeg).hexdigest()
+        return (Evidence(content_type="image/jpeg", sha256=sha256, width=width, height=height, data=jpeg),)
+
+    def _topic(self, escalation: Escalation) -> Topic:
+        return CAMERA_ESCALATION.at(self._bus.site, camera=escalation.camera, origin=self._bus.origin)
 
     def flush(self) -> None:
         """Hand over what is held back, oldest first, as far as the outbox takes it."""
         while self._held:
             raised = self._held[0]
             camera = raised.escalation.camera
-            topic = CAMERA_ESCALATION.at(self._bus.site, camera=camera, origin=self._bus.origin)
             try:
-                event_id = self._bus.publish_event(topic, raised.build)
-            except (BacklogFullError, TransientError) as error:
+                event_id = self._publish(raised)
+            except (BacklogFullError, BadPayloadError, TransientError) as error:
                 self._log.error("escalation.held", held=len(self._held), held_max=self._held_max, error=str(error))
                 return
             self._held.popleft()
             self.raised += 1
             self._log.info("escalation.raised", camera=camera, event_id=event_id, rule=raised.escalation.rule)
-            self._show(CAMERA_EVIDENCE.at(self._bus.site, camera=camera), raised)
+            self._show(raised)
 
-    def _show(self, topic: Topic, raised: _Raised) -> None:
-        """Keep the picture at the broker; the escalation has its own, so that a refusal loses nothing."""
-        (evidence,) = raised.escalation.evidence
+    def _publish(self, raised: _Raised) -> str:
+        topic = self._topic(raised.escalation)
         try:
-            self._bus.publish(topic, encode_frame(evidence.data, raised.meta))
+            return self._bus.publish_event(topic, raised.build)
         except BadPayloadError as error:
-            self._log.warning("evidence.refused", camera=raised.meta.camera, error=error.reason)
+            # It was made for a broker that took more. Without its picture it is small.
+            self._log.warning("evidence.refused", camera=raised.escalation.camera, error=error.reason)
+            bare = msgspec.structs.replace(raised.escalation, evidence=())
+            return self._bus.publish_event(topic, _Raised(bare, raised.meta).build)
+
+    def _show(self, raised: _Raised) -> None:
+        """Keep the picture at the broker; the escalation has its own, so that a refusal loses nothing."""
+        for evidence in raised.escalation.evidence:
+            meta = msgspec.structs.replace(raised.meta, width=evidence.width, height=evidence.height)
+            try:
+                self._bus.publish(
+                    CAMERA_EVIDENCE.at(self._bus.site, camera=meta.camera), encode_frame(evidence.data, meta)
+                )
+            except BadPayloadError as error:
+                self._log.warning("evidence.refused", camera=meta.camera, error=error.reason)
 
     def close(self) -> None:
         """Try a last time, and say what would not go."""

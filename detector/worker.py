@@ -20,7 +20,6 @@ from config.settings import DetectorSettings
 from detector.backends import Backend, Prepared
 from detector.decoding import Outputs, to_detections
 from detector.escalate import Escalator
-from detector.freshness import TransitLag
 from detector.mailbox import LatestMailbox
 from detector.pictures import Picture, read_picture
 from detector.rules import PresenceWatch
@@ -76,7 +75,7 @@ class Worker:
     """Scores the frames of every camera of a site.
 
     Frames that are older than `frame_age_max_s` when they reach the model are dropped and counted. A frame's age is
-    what it waited here plus what it took longer on its way than the camera's other frames (:mod:`detector.freshness`),
+    what it waited here plus what it took longer on its way than the camera's other frames (:mod:`broker.freshness`),
     so that a producer whose clock is wrong is scored like any other.
 
     Concurrency: `start` and `close` belong to one thread; `figures` may be called from any.
@@ -107,7 +106,6 @@ class Worker:
         self._rules = [PresenceWatch(name, rule) for name, rule in settings.rules.items()]
         self._mailbox = LatestMailbox[_Arrival]()
         self._cameras: set[str] = set()
-        self._lags = TransitLag(settings.frame_age_max_s)
         self._stale: Counter[str] = Counter()
         self._stale_lock = threading.Lock()
         self._failed = 0
@@ -146,7 +144,7 @@ class Worker:
             queues={"frames": len(self._mailbox), "escalations_held": self._escalator.held},
             drops={
                 "frames_replaced": replaced.total(),
-                "frames_stale": stale.total(),
+                "frames_late": stale.total(),
                 "frames_failed": self._failed,
             },
             counts={
@@ -170,9 +168,7 @@ class Worker:
             self._bus.reject(str(delivery.topic), reason, len(frame.jpeg))
             return
         now_s = self._clock.monotonic_s()
-        lag_s = (delivery.received_at - frame.meta.captured_at).total_seconds()
-        delay_s = self._lags.excess_s(camera, lag_s, now_s)
-        arrival = _Arrival(frame, str(delivery.topic), delivery.received_at, now_s, delay_s)
+        arrival = _Arrival(frame, str(delivery.topic), delivery.received_at, now_s, delivery.delay_s)
         self._mailbox.put(camera, arrival, len(frame.jpeg))
 
     def _refusal(self, camera: str, claimed: str) -> str | None:

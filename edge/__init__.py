@@ -3,6 +3,6 @@
 The heavy parts (NumPy, GStreamer) are imported when a camera is opened, not with this package.
 """
 
-from edge.capture import CapturedFrame, Source, mask_source, open_source, parse_source
+from edge.capture import CapturedFrame, Source, open_source, parse_source
 
-__all__ = ["CapturedFrame", "Source", "mask_source", "open_source", "parse_source"]
+__all__ = ["CapturedFrame", "Source", "open_source", "parse_source"]

@@ -163,9 +163,8 @@ class Camera:
         if step == "start":
             session.gate.open_now()
         if session.gate.passes(frame.at_s, fps):
-            session.trouble = self.reports.frame(
-                frame, seq=seq, mode=mode, boxes=seen.boxes_xyxy, quality=self._settings.jpeg_quality
-            )
+            session.trouble = self.reports.frame(frame, seq=seq, mode=mode, boxes=seen.boxes_xyxy)
+        self.reports.refresh()
         size_px = (frame.width_px, frame.height_px)
         self.reports.state("online", mode=mode, fps=fps, size_px=size_px, error=session.trouble)
 

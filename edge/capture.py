@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from config.clock import Clock
 from config.errors import PermanentError
-from edge.source import CapturedFrame, FileUri, Source, mask_source, parse_source
+from edge.source import CapturedFrame, FileUri, Source, parse_source
 
-__all__ = ["CapturedFrame", "Source", "mask_source", "open_source", "parse_source"]
+__all__ = ["CapturedFrame", "Source", "open_source", "parse_source"]
 
 _NO_GSTREAMER = (
     "video files need GStreamer and its Python binding, which belong to the distribution and not to pip: "

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 from broker import Bus, Figures, Presence, connect
 from config import Clock, ConfigError, PermanentError, SystemClock, get_logger
+from config.secrets import mask_uri
 from config.settings import Settings
 from edge.camera import Camera, OpenSource
-from edge.capture import mask_source, open_source, parse_source
+from edge.capture import open_source, parse_source
 from edge.reports import CameraReports
 
 __all__ = ["Node", "check_sources", "run_edge"]
@@ -48,7 +49,14 @@ class Node:
             Camera(
                 name,
                 camera,
-                CameraReports(bus, name, node=settings.node, source=mask_source(camera.source), clock=clock),
+                CameraReports(
+                    bus,
+                    name,
+                    node=settings.node,
+                    source=mask_uri(camera.source),
+                    quality=camera.jpeg_quality,
+                    clock=clock,
+                ),
                 clock=clock,
                 stall_timeout_s=settings.edge.stall_timeout_s,
                 open_source=open_source,
@@ -89,6 +97,7 @@ class Node:
                 "cameras_ended": len(self._ended),
                 "frames_captured": sum(f.captured for f in figures),
                 "frames_sent": sum(r.frames_sent for r in reports),
+                "frames_reduced": sum(r.frames_reduced for r in reports),
                 "movements": sum(f.movements for f in figures),
                 "sources_opened": sum(f.opened for f in figures),
             },

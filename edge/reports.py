@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
 import msgspec
 
-from broker import Bus, Delivery, Topic, encode_frame
+from broker import Bus, Delivery, Topic, encode_frame, metadata_bytes
 from broker.messages import CameraState, FrameMeta, MotionEvent, OpenEvents
 from broker.topics import CAMERA_FRAME, CAMERA_MOTION, CAMERA_MOTION_ACTIVE, CAMERA_MOTION_OPEN, CAMERA_STATE, TopicSpec
 from config import BacklogFullError, BadPayloadError, Clock, TransientError, get_logger
+from edge.fit import PictureFit
 from edge.modes import MovementStep
 from edge.motion import BoxXyxy
 from edge.source import CapturedFrame
@@ -23,13 +25,22 @@ Mode = Literal["idle", "motion"]
 _BOX_DIGITS = 4
 """Of a box's fractions: a ten-thousandth of a 4K picture is under half a pixel, and more digits double the message."""
 _TEXT_MAX = 1000
+_REFRESH_S = 10.0
+"""How often it is said again that something moves."""
+_ACTIVE_EXPIRES_S = 3 * _REFRESH_S
+"""A node that died and never comes back says ON no longer than this, where the broker has MQTT 5."""
+_OWED_MAX = 100
+"""Ends that the outbox did not take, and that are tried again."""
+_OPEN_EXPIRES_S = 86_400.0
+"""What a dead node left open is there for whoever takes its camera over within a day."""
 
 
 class CameraReports:
     """Publishes one camera's state, motion and frames.
 
-    A movement's id is the event id of its start. It stands retained in ``motion/open`` until its end, so that after a
-    crash the next process can tell the end that is missing.
+    A movement's id is the event id of its start. Until its end it stands in the outbox on disk, for this node's next
+    process, and retained in ``motion/open``, for another node that takes the camera over. Whoever comes ends what is
+    left open, once: what this node's own outbox has raised and no longer lists has its end already.
 
     Concurrency: what the bus delivers comes on the bus's thread, every method is called on the camera's.
 
@@ -38,15 +49,17 @@ class CameraReports:
         camera: the camera's name.
         node: this machine's name.
         source: where it comes from, without credentials.
+        quality: wanted JPEG quality of the frames.
         clock: time.
 
     Attributes:
         frames_sent: frames handed to the bus.
+        frames_reduced: of these, those that were made smaller to fit.
         frames_unsent: wanted frames that found no connection, or were too large.
         events_refused: motion events that a full outbox, or its full disk, did not take.
     """
 
-    def __init__(self, bus: Bus, camera: str, *, node: str, source: str, clock: Clock) -> None:
+    def __init__(self, bus: Bus, camera: str, *, node: str, source: str, quality: int, clock: Clock) -> None:
         self._bus = bus
         self._camera = camera
         self._node = node
@@ -54,9 +67,15 @@ class CameraReports:
         self._clock = clock
         self._log = get_logger(camera=camera)
         self._start: MotionEvent | None = None
+        self._left_open: dict[str, MotionEvent] = {}
         self._recovered = False
         self._said: CameraState | None = None
+        self._said_active_s = 0.0
+        self._owed: deque[MotionEvent] = deque(maxlen=_OWED_MAX)
+        self._paid_s = 0.0
+        self._fit = PictureFit(quality)
         self.frames_sent = 0
+        self.frames_reduced = 0
         self.frames_unsent = 0
         self.events_refused = 0
 
@@ -64,7 +83,13 @@ class CameraReports:
         """Say that nothing moves and the camera is not there yet, whatever an earlier process left behind.
 
         Call it before the bus connects: what is retained is delivered before anything is published over it.
+
+        Raises:
+            TransientError: the outbox cannot be read.
         """
+        for motion_id, start in self._bus.open_events(CAMERA_MOTION, camera=self._camera):
+            if isinstance(start, MotionEvent):
+                self._left_open[motion_id] = start
         self._bus.subscribe(CAMERA_MOTION_OPEN, self._on_open, camera=self._camera)
         self._say_active(moving=False)
         self.state("offline")
@@ -95,10 +120,8 @@ class CameraReports:
             self._said = now
             self._bus.publish(self._topic(CAMERA_STATE), now)
 
-    def frame(
-        self, frame: CapturedFrame, *, seq: int, mode: Mode, boxes: Sequence[BoxXyxy], quality: int
-    ) -> str | None:
-        """Send a frame.
+    def frame(self, frame: CapturedFrame, *, seq: int, mode: Mode, boxes: Sequence[BoxXyxy]) -> str | None:
+        """Send a frame, smaller than wanted where the way to the broker takes no more.
 
         Returns:
             Why it could not be sent, when a person should hear of it.
@@ -109,6 +132,7 @@ class CameraReports:
         if not self._bus.connected:  # it would be dropped: encoding is the dearest thing that this thread does
             self.frames_unsent += 1
             return None
+        topic = self._topic(CAMERA_FRAME)
         meta = FrameMeta(
             camera=self._camera,
             node=self._node,
@@ -119,14 +143,26 @@ class CameraReports:
             mode=mode,
             motion=_rounded(boxes),
         )
+        bytes_max = self._bus.payload_bytes_max(topic)
+        fitted = self._fit.encode(frame, bytes_max - metadata_bytes(meta))
+        if fitted is None:
+            return self._refuse_frame(
+                f"not even the smallest picture fits into the {bytes_max} bytes that may be sent: raise "
+                "bus.frame_bytes_max, or the broker's packet limit (Mosquitto: max_packet_size)"
+            )
+        meta = msgspec.structs.replace(meta, width=fitted.width_px, height=fitted.height_px)
         try:
-            self._bus.publish(self._topic(CAMERA_FRAME), encode_frame(frame.encode(quality), meta))
+            self._bus.publish(topic, encode_frame(fitted.jpeg, meta))
         except BadPayloadError as error:
-            self.frames_unsent += 1
-            self._log.warning("camera.frame_refused", error=error.reason)
-            return f"a frame was not sent: {error.reason}"
+            return self._refuse_frame(error.reason)
         self.frames_sent += 1
+        self.frames_reduced += self._fit.reduced
         return None
+
+    def _refuse_frame(self, reason: str) -> str:
+        self.frames_unsent += 1
+        self._log.warning("camera.frame_refused", error=reason)
+        return f"a frame was not sent: {reason}"
 
     def motion(
         self,
@@ -157,15 +193,23 @@ class CameraReports:
             ended=ended if step == "end" else None,
         )
         if step == "start":
-            self._recovered = True  # from here on, what stands open is this process's own
             self._start = self._publish_event(event)
             self._say_active(moving=True)
             return
+        if start is not None:  # else a full outbox refused its start
+            self._publish_event(event)
         if step == "end":
             self._start = None
             self._say_active(moving=False)
-        if start is not None:  # else a full outbox refused its start
-            self._publish_event(event)
+
+    def refresh(self) -> None:
+        """Say again that something moves, before it expires, and what the outbox did not take; call it often."""
+        now_s = self._clock.monotonic_s()
+        if self._start is not None and now_s - self._said_active_s >= _REFRESH_S:
+            self._say_active(moving=True)
+        if self._owed and now_s - self._paid_s >= _REFRESH_S:
+            self._paid_s = now_s
+            self._publish_event(self._owed.popleft(), again=True)
 
     def interrupt(self, seq: int) -> None:
         """End what moves, because nobody watches it any longer; `seq` is the last picture's.
@@ -176,17 +220,26 @@ class CameraReports:
         if self._start is not None:
             self.motion("end", at=self._clock.now(), seq=seq, ended="interrupted")
 
-    def _publish_event(self, event: MotionEvent) -> MotionEvent | None:
-        """Put it into the outbox, and return it with its id; None when there is no room."""
+    def _publish_event(self, event: MotionEvent, *, again: bool = False) -> MotionEvent | None:
+        """Put it into the outbox, and return it with its id; None when there is no room, and an end is tried again."""
 
         def named(event_id: str) -> MotionEvent:
             return msgspec.structs.replace(event, id=event_id, motion_id=event.motion_id or event_id)
 
         try:
-            return named(self._bus.publish_event(self._topic(CAMERA_MOTION), named))
+            return named(
+                self._bus.publish_event(
+                    self._topic(CAMERA_MOTION),
+                    named,
+                    opens=event.type == "start",
+                    closes=event.motion_id if event.type == "end" else None,
+                )
+            )
         except (BacklogFullError, TransientError) as error:
-            self.events_refused += 1
+            self.events_refused += not again
             self._log.error("motion.refused", error=str(error))
+            if event.type == "end":
+                self._owed.append(event)
             return None
 
     def _say_active(self, *, moving: bool) -> None:
@@ -196,28 +249,49 @@ class CameraReports:
             at=start.at if start else self._clock.now(),
             ids=(start.id,) if start else (),
         )
-        self._bus.publish(self._topic(CAMERA_MOTION_ACTIVE), "ON" if moving else "OFF")
-        self._bus.publish(self._topic(CAMERA_MOTION_OPEN), open_now)
+        self._said_active_s = self._clock.monotonic_s()
+        self._bus.publish(
+            self._topic(CAMERA_MOTION_ACTIVE),
+            "ON" if moving else "OFF",
+            expires_s=_ACTIVE_EXPIRES_S if moving else None,
+        )
+        self._bus.publish(
+            self._topic(CAMERA_MOTION_OPEN), open_now, expires_s=_OPEN_EXPIRES_S if open_now.ids else None
+        )
 
     def _on_open(self, delivery: Delivery) -> None:
-        """End the movements that an earlier process left open. Runs on the bus's thread."""
-        if not delivery.retained or self._recovered or not isinstance(delivery.content, OpenEvents):
+        """End the movements that an earlier process left open, once it is known what the broker kept.
+
+        What was kept comes before this process's own word, which the broker sends back. A broker that forgot sends
+        only that. Runs on the bus's thread.
+        """
+        if self._recovered or not isinstance(delivery.content, OpenEvents):
             return
         self._recovered = True
-        left = delivery.content
-        for motion_id in left.ids:
-            self._log.info("motion.left_open", motion=motion_id)
-            self._publish_event(
-                MotionEvent(
-                    id="",
-                    motion_id=motion_id,
-                    camera=self._camera,
-                    type="end",
-                    started_at=left.at,
-                    at=self._clock.now(),
-                    ended="interrupted",
-                )
+        kept = delivery.content if delivery.retained else OpenEvents(camera=self._camera, at=self._clock.now())
+        for event in self._left_open.values():
+            # Who wrote later than its start and does not name it has ended it: another node had the camera since.
+            if event.id in kept.ids or not delivery.retained or kept.at <= event.started_at:
+                self._interrupt(event.id, event.started_at, event.frame_seq)
+        for motion_id in kept.ids:
+            if motion_id not in self._left_open and not self._bus.has_raised(motion_id):
+                self._interrupt(motion_id, kept.at, 0)
+        self._left_open.clear()
+
+    def _interrupt(self, motion_id: str, started_at: datetime, seq: int) -> None:
+        self._log.info("motion.left_open", motion=motion_id)
+        self._publish_event(
+            MotionEvent(
+                id="",
+                motion_id=motion_id,
+                camera=self._camera,
+                type="end",
+                started_at=started_at,
+                at=self._clock.now(),
+                frame_seq=seq,
+                ended="interrupted",
             )
+        )
 
     def _topic(self, spec: TopicSpec) -> Topic:
         return spec.at(self._bus.site, camera=self._camera)

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, unquote
 
 from config.clock import Clock
 from config.errors import ConfigError
+from config.secrets import mask_uri
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +27,6 @@ __all__ = [
     "Source",
     "SourceUri",
     "SyntheticUri",
-    "mask_source",
     "parse_source",
 ]
 
@@ -169,23 +169,17 @@ def parse_source(uri: str) -> SourceUri:
     location, _, query = rest.partition("?")
     options = _Options(query)
     if not colon or scheme not in ("file", "synthetic"):
-        raise ConfigError(_unknown_scheme(scheme if colon else None, uri))
+        raise ConfigError(_unknown_scheme(uri))
     parsed = _file(location, options) if scheme == "file" else _synthetic(location, options)
     options.refuse_unread()
     return parsed
 
 
-def mask_source(uri: str) -> str:
-    """The URI without credentials, for messages, states and logs."""
-    scheme, colon, rest = uri.partition(":")
-    if not colon or scheme in ("file", "synthetic"):
-        return uri
-    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0].lstrip('/')}"
-
-
-def _unknown_scheme(scheme: str | None, uri: str) -> str:
-    if scheme is None:
-        return f"{uri[:200]!r} is not a source: write file:{uri[:200]} for a video file; known are {_KNOWN}"
+def _unknown_scheme(uri: str) -> str:
+    # Masked before it is cut: half a login no longer looks like one.
+    scheme, colon, _ = mask_uri(uri).partition(":")
+    if not colon:
+        return f"{scheme[:200]!r} is not a source: write file:{scheme[:200]} for a video file; known are {_KNOWN}"
     return f"sources of the kind {scheme[:40]!r} are not known to this version; known are {_KNOWN}"
 
 
@@ -199,7 +193,7 @@ def _file(location: str, options: _Options) -> FileUri:
 
 def _synthetic(location: str, options: _Options) -> SyntheticUri:
     if location != "street":
-        raise ConfigError(f"there is no synthetic scene {location[:40]!r}; write synthetic:street")
+        raise ConfigError(f"there is no synthetic scene {mask_uri(location)[:40]!r}; write synthetic:street")
     return SyntheticUri(
         seed=int(options.number("seed", 1, 0, 2**31)),
         fps=options.number("fps", 10, 0.1, 120),
@@ -221,7 +215,7 @@ class _Options:
             if name not in self._known:
                 near = difflib.get_close_matches(name, self._known, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(self._known)}"
-                raise ConfigError(f"a source has no option {name[:40]!r}; {hint}")
+                raise ConfigError(f"a source has no option {mask_uri(name)[:40]!r}; {hint}")
 
     def _read(self, name: str) -> str | None:
         self._known.append(name)

@@ -37,8 +37,8 @@ class Site(Protocol):
 class MemorySite:
     """The broker in memory."""
 
-    def __init__(self) -> None:
-        self._broker = MemoryBroker()
+    def __init__(self, broker: MemoryBroker | None = None) -> None:
+        self._broker = broker or MemoryBroker()
 
     def transports(self, client_id: str, *, persistent: bool = False) -> TransportFactory:
         """Connections of one client."""
@@ -54,7 +54,7 @@ class MemorySite:
 
     def die(self, client_id: str, topic: str, payload: str) -> None:
         """Let a client with this will connect and die."""
-        events = TransportEvents(lambda _message: None, lambda _number: None)
+        events = TransportEvents(lambda _message: None, lambda _number, _refusal: None)
         self.transports(client_id)(events, Outbound(topic, payload.encode(), 1, retain=True)).open()
         self._broker.cut(client_id)
 
@@ -67,7 +67,7 @@ _DYING_CLIENT = textwrap.dedent(
     from config.settings import BusSettings
     url, client_id, topic, payload = sys.argv[1:]
     make = paho_transports(BusSettings(url=url, protocol="3.1.1"), client_id=client_id, persistent=False)
-    events = TransportEvents(lambda _message: None, lambda _number: None)
+    events = TransportEvents(lambda _message: None, lambda _number, _refusal: None)
     make(events, Outbound(topic, payload.encode(), 1, retain=True)).open()
     os.kill(os.getpid(), signal.SIGKILL)
     """
@@ -77,8 +77,9 @@ _DYING_CLIENT = textwrap.dedent(
 class _ServerSite:
     protocol: Literal["5", "3.1.1"] = "5"
 
-    def __init__(self, server: EmbeddedBroker | Mosquitto) -> None:
+    def __init__(self, server: EmbeddedBroker | Mosquitto, protocol: Literal["5", "3.1.1"] | None = None) -> None:
         self._server = server
+        self.protocol = protocol or self.protocol
 
     @property
     def _url(self) -> str:
@@ -86,9 +87,8 @@ class _ServerSite:
 
     def transports(self, client_id: str, *, persistent: bool = False) -> TransportFactory:
         """Connections of one client."""
-        return paho_transports(
-            BusSettings(url=self._url, protocol=self.protocol), client_id=client_id, persistent=persistent
-        )
+        settings = BusSettings(url=self._url, protocol=self.protocol)
+        return paho_transports(settings, client_id=client_id, persistent=persistent)
 
     def restart_empty(self, while_down: Callable[[], None] | None = None) -> None:
         """Stop it, call `while_down` when given, and start it without anything that it kept."""

@@ -10,13 +10,13 @@ import pytest
 from broker import topics
 from broker.bus import Bus, Delivery
 from broker.frames import Frame, encode_frame
-from broker.messages import CameraState, Escalation, NodeStatus, Receipt, Reject, encode_json
+from broker.messages import CameraState, Escalation, MotionEvent, NodeStatus, Reject, encode_json
 from broker.outbox import Outbox, split_event_id
 from broker.transport import Outbound, TransportEvents
 from config.errors import BadPayloadError, PermanentError
 from config.settings import BusSettings, DeliveryOverride, OutboxSettings
 from tests.contract.brokers import Site
-from tests.support.messages import AT, camera_state, escalation, frame_meta, jpeg, motion
+from tests.support.messages import AT, camera_state, escalation, frame_meta, jpeg, motion, receipt
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(60)
@@ -68,18 +68,19 @@ def raise_escalation(bus: Bus) -> str:
     return bus.publish_event(escalation_topic(bus.origin), escalation)
 
 
-def answer(seen: list[str]) -> Callable[[Bus], None]:
-    """Give every escalation its receipt, as a bridge does, and note its id."""
+def answer(seen: list[str], spec: topics.TopicSpec = topics.CAMERA_ESCALATION) -> Callable[[Bus], None]:
+    """Give everything on one line of the contract its receipt, as a bridge does, and note its id."""
 
     def subscribe(bus: Bus) -> None:
-        def on_escalation(delivery: Delivery) -> None:
-            assert isinstance(delivery.content, Escalation)
+        def on_delivery(delivery: Delivery) -> None:
+            assert isinstance(delivery.content, Escalation | MotionEvent)
             seen.append(delivery.content.id)
-            receipt = Receipt(event_id=delivery.content.id, sink="test", location="list", stored_at=AT)
-            bus.publish(topics.RECEIPT.at("home", origin=delivery.topic.params["origin"]), receipt)
+            origin, _, _ = split_event_id(delivery.content.id)
+            stored = receipt(delivery.content.id, delivery.payload)
+            bus.publish(topics.RECEIPT.at("home", origin=origin), stored)
             delivery.ack()
 
-        bus.subscribe(topics.CAMERA_ESCALATION, on_escalation, manual_ack=True)
+        bus.subscribe(spec, on_delivery, manual_ack=True)
 
     return subscribe
 
@@ -98,7 +99,7 @@ def test_state_reaches_who_comes_later(join: Join) -> None:
     edge = join()
     edge.publish(topics.CAMERA_STATE.at("home", **YARD), camera_state())
     seen: list[Delivery] = []
-    wait_until(lambda: edge.statistics().connections == 1)
+    wait_until(lambda: edge.connected)
     join("console", subscribe=collect(seen, topics.CAMERA_STATE))
     wait_until(lambda: seen)
     assert seen[0].content == camera_state()
@@ -121,14 +122,14 @@ def test_a_frame_arrives_as_the_jpeg_that_was_sent(join: Join) -> None:
     assert seen[0].payload == payload
 
 
-def test_events_arrive_once_each_in_order_and_leave_the_outbox(join: Join) -> None:
-    seen: list[Delivery] = []
-    join("detector", subscribe=collect(seen, topics.CAMERA_MOTION))
+def test_events_arrive_once_each_in_order_and_leave_the_outbox_with_their_receipts(join: Join) -> None:
+    seen: list[str] = []
+    join("bridge", subscribe=answer(seen, topics.CAMERA_MOTION))
     edge = join(outbox=True)
     identities = [edge.publish_event(topics.CAMERA_MOTION.at("home", **YARD), motion) for _ in range(50)]
     wait_until(lambda: edge.statistics().outbox_rows == 0, what="an empty outbox")
-    wait_until(lambda: len(seen) >= 50)
-    assert [getattr(delivery.content, "id", "") for delivery in seen] == identities
+    assert seen == identities
+    assert edge.statistics().resent == 0
 
 
 def test_an_escalation_stays_until_its_receipt(join: Join) -> None:
@@ -219,7 +220,7 @@ def test_a_bad_payload_is_counted_and_told_and_the_next_good_one_arrives(
 def throw(site: Site, topic: str, payload: bytes) -> None:
     """Publish as a stranger does."""
     sent = threading.Event()
-    transport = site.transports("stranger")(TransportEvents(lambda _m: None, lambda _n: sent.set()), None)
+    transport = site.transports("stranger")(TransportEvents(lambda _m: None, lambda _n, _r: sent.set()), None)
     transport.open()
     runner = threading.Thread(target=transport.run, daemon=True)
     runner.start()

@@ -164,8 +164,8 @@ def publish_everywhere(bus: Bus, node: str) -> None:
     for spec in CONTRACT:
         topic = str(spec.at(bus.site, **{placeholder: names[placeholder] for placeholder in spec.placeholders}))
         for payload in HOSTILE:
-            bus._send(Outbound(topic, payload, 1, retain=False))
+            bus._link.send(Outbound(topic, payload, 1, retain=False))
     huge = CAMERA_FRAME.at(bus.site, camera="street")
-    bus._send(Outbound(str(huge), bytes(40_000_000), 1, retain=False))
+    bus._link.send(Outbound(str(huge), bytes(40_000_000), 1, retain=False))
     stray = everything(bus.site).replace("#", "no/such/topic")
-    bus._send(Outbound(stray, b"x", 1, retain=False))
+    bus._link.send(Outbound(stray, b"x", 1, retain=False))

@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 from websockets.sync.connection import Connection
 
 from broker import Bus, decode_frame, encode_frame
-from broker.messages import Detection, Detections, Evidence, ModelRef, Receipt
+from broker.messages import Detection, Detections, Evidence, ModelRef
 from broker.topics import (
     CAMERA_DETECTIONS,
     CAMERA_ESCALATION,
@@ -27,7 +27,7 @@ from broker.topics import (
 )
 from tests.e2e.conftest import Join
 from tests.e2e.vigil_process import Vigil, run_vigil
-from tests.support.messages import camera_state, escalation, frame_meta, jpeg
+from tests.support.messages import camera_state, escalation, frame_meta, jpeg, receipt
 from tests.support.mosquitto import Mosquitto
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
@@ -147,7 +147,7 @@ def test_an_escalation_comes_with_its_picture_and_then_with_where_it_is_stored(p
         raised = next_event(live, "escalation")["item"]
         assert (raised["id"], raised["pictures"], raised["stored"]) == (identity, 1, None)
         assert get(page, f"/api/escalations/{identity}/evidence.jpg").content == picture
-        stored = Receipt(event_id=identity, sink="journal", location="journal/1", stored_at=datetime.now(UTC))
+        stored = receipt(identity, location="journal/1")
         join("bridge").publish(RECEIPT.at("home", origin=bus.origin), stored)
         assert next_event(live, "stored") == {"kind": "stored", "id": identity, "location": "journal/1"}
     (card,) = get(page, "/api/escalations").json()["escalations"]

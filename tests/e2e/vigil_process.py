@@ -28,11 +28,16 @@ def _environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 def run_vigil(
-    *arguments: str, timeout_s: float = 60, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+    *arguments: str,
+    timeout_s: float = 60,
+    cwd: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    typed: str = "",
 ) -> tuple[int, str, str]:
-    """Run it to its end: status, output, errors."""
+    """Run it to its end with what is typed on standard input: status, output, errors."""
     done = subprocess.run(
         _command(arguments),
+        input=typed,
         capture_output=True,
         text=True,
         timeout=timeout_s,

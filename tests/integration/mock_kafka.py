@@ -30,14 +30,14 @@ def _library() -> ctypes.CDLL:
 
 
 class MockKafka:
-    """A cluster of one broker with one topic.
+    """A cluster of one broker.
 
     Args:
-        topic: the topic that is there.
+        topics: the topics that are there.
     """
 
-    def __init__(self, topic: str) -> None:
-        self._topic = topic
+    def __init__(self, *topics: str) -> None:
+        self._topics = topics
         self._library = _library()
         self.bootstrap = ""
 
@@ -49,7 +49,8 @@ class MockKafka:
         assert client, reason.value
         self._client = ctypes.c_void_p(client)
         self._cluster = ctypes.c_void_p(self._library.rd_kafka_mock_cluster_new(self._client, 1))
-        self._library.rd_kafka_mock_topic_create(self._cluster, self._topic.encode(), 2, 1)
+        for topic in self._topics:
+            self._library.rd_kafka_mock_topic_create(self._cluster, topic.encode(), 2, 1)
         self.bootstrap = self._library.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()
         return self
 

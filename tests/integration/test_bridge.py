@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,7 +16,7 @@ from bridge.journal import JournalReader
 from broker import Bus, Delivery, connect, listen
 from broker.messages import Evidence, NodeHealth, NodeStatus, Receipt, encode_json
 from broker.topics import CAMERA_ESCALATION, NODE_HEALTH, NODE_STATUS, RECEIPT, Topic
-from config.settings import BusSettings, OutboxSettings, Settings
+from tests.integration.bridge_process import Bridge, settings_for, wait_delivered
 from tests.integration.mock_kafka import MockKafka
 from tests.support.messages import escalation, jpeg
 from tests.support.mosquitto import Mosquitto
@@ -30,83 +28,21 @@ pytestmark = pytest.mark.timeout(120)
 YARD = {"camera": "yard"}
 
 
-class Bridge:
-    """`vigil bridge` as a user runs it."""
-
-    def __init__(self, url: str, state: Path, arguments: Sequence[str] = ()) -> None:
-        self.state = state
-        self.root = [sys.executable, "-m", "console", "--bus", url, "--node", "node-1", "--state", str(state)]
-        self._arguments = arguments
-        self._process: subprocess.Popen[str] | None = None
-        self.said: list[dict[str, Any]] = []
-
-    def start(self) -> None:
-        """Start it, and wait until it is on the bus."""
-        command = [*self.root, "--log-format", "json", "bridge", *self._arguments]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        self.said = []
-        threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
-        wait_until(lambda: self.heard("bus.connected"), timeout_s=30, what="the bridge")
-
-    def _listen(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        with process.stdout:
-            for line in process.stdout:
-                self.said.append(json.loads(line))
-
-    def heard(self, event: str) -> Mapping[str, Any] | None:
-        """The first log line with this event."""
-        return next((line for line in list(self.said) if line["event"] == event), None)
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """End it with a signal; its exit status."""
-        if self._process is None:
-            return 0
-        self._process.send_signal(number)
-        status = self._process.wait(30)
-        self._process = None
-        return status
-
-    def kill(self) -> None:
-        """End it the hard way."""
-        assert self.stop(signal.SIGKILL) == -signal.SIGKILL
-
-    def ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Another command on the same state."""
-        return subprocess.run([*self.root, *arguments], capture_output=True, text=True, check=False, timeout=60)
-
-    def stored(self) -> list[int]:
-        """The sequences in its journal, in order of arrival."""
-        path = self.state / "journal.db"
-        if not path.exists():
-            return []
-        reader = JournalReader(path)
-        found = [seq for _, _, seq in reader.identities()]
-        reader.close()
-        return found
-
-
 @pytest.fixture
 def bridge(mosquitto: Mosquitto, tmp_path: Path) -> Iterator[Bridge]:
     made = Bridge(mosquitto.url, tmp_path / "state")
     yield made
-    if made._process is not None:
-        made.kill()
+    made.close()
 
 
 @pytest.fixture
 def detector(mosquitto: Mosquitto, tmp_path: Path) -> Iterator[Bus]:
     """Somebody who raises escalations, with an outbox where the bridge's machine keeps them."""
-    bus = connect(settings_for(mosquitto, tmp_path / "state"), "detector", with_outbox=True)
+    bus = connect(settings_for(mosquitto.url, tmp_path / "state"), "detector", with_outbox=True)
     bus.start()
     assert bus.wait_connected(10)
     yield bus
     bus.close(drain_s=0)
-
-
-def settings_for(mosquitto: Mosquitto, state: Path) -> Settings:
-    settings = BusSettings(url=mosquitto.url, outbox=OutboxSettings(resend_after_s=0.5))
-    return Settings(node="node-1", state_dir=state, bus=settings)
 
 
 def place(origin: str = "node-1.detector") -> Topic:
@@ -124,16 +60,12 @@ def raise_many(bus: Bus, count: int, meanwhile: Callable[[int], None] = lambda _
         pause.wait(0.002)
 
 
-def wait_delivered(bus: Bus) -> None:
-    wait_until(lambda: bus.statistics().outbox_rows == 0, timeout_s=60, what="every receipt")
-
-
 def assert_all_once(bridge: Bridge, count: int) -> None:
     assert sorted(bridge.stored()) == list(range(1, count + 1))
     audit = bridge.ask("audit", "--json")
     verdict = json.loads(audit.stdout)
     assert audit.returncode == 0
-    numbers = {key: verdict[key] for key in ("raised", "present", "waiting", "missing", "repeated")}
+    numbers = {key: verdict["escalations"][key] for key in ("raised", "present", "waiting", "missing", "repeated")}
     assert numbers == {"raised": count, "present": count, "waiting": 0, "missing": 0, "repeated": 0}
 
 
@@ -181,7 +113,7 @@ def test_the_audit_tells_what_still_waits(bridge: Bridge, detector: Bus) -> None
     raise_many(detector, 3)
     audit = bridge.ask("audit")
     assert audit.returncode == 0
-    assert audit.stdout.splitlines()[-1] == "raised 23, stored 20, waiting 3, missing 0, repeated 0"
+    assert audit.stdout.splitlines()[-1] == "escalations: raised 23, stored 20, waiting 3, missing 0, repeated 0"
 
 
 def test_the_audit_tells_what_is_missing(bridge: Bridge, detector: Bus) -> None:
@@ -197,7 +129,7 @@ def test_the_audit_tells_what_is_missing(bridge: Bridge, detector: Bus) -> None:
     journal.close()
     audit = bridge.ask("audit")
     assert audit.returncode == 1
-    assert audit.stdout.splitlines()[-1] == "raised 20, stored 17, waiting 0, missing 3, repeated 0"
+    assert audit.stdout.splitlines()[-1] == "escalations: raised 20, stored 17, waiting 0, missing 3, repeated 0"
     assert ": 4-5, 9" in audit.stdout
 
 
@@ -211,7 +143,7 @@ def test_the_orderly_end_says_so(bridge: Bridge, mosquitto: Mosquitto, detector:
         elif isinstance(delivery.content, NodeHealth):
             reports.append(delivery.content)
 
-    watcher = listen(settings_for(mosquitto, bridge.state), "watch")
+    watcher = listen(settings_for(mosquitto.url, bridge.state), "watch")
     watcher.subscribe(NODE_STATUS, on_message, role="bridge")
     watcher.subscribe(NODE_HEALTH, on_message, role="bridge")
     watcher.start()
@@ -233,13 +165,13 @@ def test_the_orderly_end_says_so(bridge: Bridge, mosquitto: Mosquitto, detector:
 
 def test_a_stolen_node_settles_nothing_of_another(bridge: Bridge, mosquitto: Mosquitto) -> None:
     receipts: list[str] = []
-    bus = listen(settings_for(mosquitto, bridge.state), "thief")
+    bus = listen(settings_for(mosquitto.url, bridge.state), "thief")
     bus.subscribe(RECEIPT, lambda delivery: receipts.append(str(delivery.topic)))
     bus.start()
     assert bus.wait_connected(10)
     bridge.start()
     forged = encode_json(escalation("node-2.detector:e1:1"))
-    bus._send(bus._outbound(place("node-1.detector"), forged))
+    bus._link.send(bus._outbound(place("node-1.detector"), forged))
     wait_until(lambda: bridge.heard("bus.rejected"), what="the reject")
     assert bridge.stored() == []
     assert receipts == []
@@ -306,15 +238,15 @@ def test_into_kafka_and_out_of_the_audit(
     mosquitto: Mosquitto, detector: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VIGIL_BRIDGE__KAFKA__CONNECT_TIMEOUT_S", "2")
-    with MockKafka("vigil.escalations") as kafka:
+    with MockKafka("vigil.escalations", "vigil.events") as kafka:
         bridge = Bridge(mosquitto.url, tmp_path / "state", ["--kafka", kafka.bootstrap])
         bridge.start()
         raise_many(detector, 200)
         wait_delivered(detector)
         assert bridge.stop() == 0
         audit = bridge.ask("audit", "--kafka", kafka.bootstrap, "--json")
-        verdict = json.loads(audit.stdout)
-        assert (verdict["raised"], verdict["present"], verdict["missing"], verdict["repeated"]) == (200, 200, 0, 0)
+        sums = json.loads(audit.stdout)["escalations"]
+        assert (sums["raised"], sums["present"], sums["missing"], sums["repeated"]) == (200, 200, 0, 0)
         assert audit.returncode == 0
 
 
@@ -348,7 +280,7 @@ def test_everything_a_killed_journal_reported_is_in_the_file(seed: int, tmp_path
             if len(reported) == last:
                 writer.kill()
     reader = JournalReader(path)
-    stored = [seq for _, _, seq in reader.identities()]
+    stored = [seq for _, _, _, seq in reader.identities()]
     reader.close()
     assert len(reported) >= last
     assert stored == list(range(1, len(stored) + 1))
@@ -366,4 +298,4 @@ def test_a_receipt_says_where_it_landed(bridge: Bridge, mosquitto: Mosquitto, de
     bridge.start()
     sent = detector.publish_event(place(), escalation)
     wait_until(lambda: receipts, what="the receipt")
-    assert (receipts[0].event_id, receipts[0].sink, receipts[0].location) == (sent, "journal", "journal/1")
+    assert (receipts[0].event_id, receipts[0].sink, receipts[0].location) == (sent, "journal", "journal/escalation/1")

@@ -93,3 +93,33 @@ def test_sigterm_ends_a_broker_cleanly(engine: str, tmp_path: Path) -> None:
     server.stop()
     assert not listens(port)
     assert "broker.stopped" in server.said()
+
+
+def test_a_secure_broker_needs_an_authority(tmp_path: Path) -> None:
+    ended = vigil("--state", str(tmp_path), "broker", "run", "--secure")
+    assert ended.returncode == 78
+    assert (
+        f"broker.secure: a secure broker runs on the machine with the site's authority, and {tmp_path}/ca has none"
+        in (ended.stderr)
+    )
+    assert "`vigil ca init`" in ended.stderr
+
+
+def test_mosquitto_without_certificates_stays_on_loopback(tmp_path: Path) -> None:
+    ended = vigil("--state", str(tmp_path), "broker", "run", "--engine", "mosquitto", "--host", "0.0.0.0")
+    assert ended.returncode == 78
+    assert "without certificates it listens on loopback only, not on 0.0.0.0: `vigil ca init`, then --secure" in (
+        ended.stderr
+    )
+
+
+def test_the_embedded_broker_warns_where_it_can_be_reached_by_others(tmp_path: Path) -> None:
+    server, _ = run_broker(tmp_path, ["--host", "0.0.0.0"])
+    server.stop()
+    warning = next(line for line in server_log(tmp_path) if "broker.exposed" in line)
+    assert "MQTT 3.1.1 only, forgets what is unacknowledged when a client goes" in warning
+    assert "everybody who reaches it gets in" in warning
+
+
+def server_log(tmp_path: Path) -> list[str]:
+    return (tmp_path / "log").read_text().splitlines()

@@ -15,10 +15,11 @@ import cv2
 import pytest
 
 from broker import Bus, Delivery, encode_frame, listen
-from broker.messages import Detections, Escalation, FrameMeta, NodeStatus, Receipt
+from broker.messages import Detections, Escalation, FrameMeta, NodeStatus
 from broker.outbox import split_event_id
 from broker.topics import CAMERA_DETECTIONS, CAMERA_ESCALATION, CAMERA_FRAME, NODE_STATUS, RECEIPT
 from config.settings import BusSettings, Settings
+from tests.support.messages import receipt
 from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import wait_until
 
@@ -63,8 +64,8 @@ class Site:
             case Escalation() as escalation:
                 self.raised[escalation.id] = escalation
                 if self.confirming:
-                    receipt = Receipt(event_id=escalation.id, sink="test", location="", stored_at=datetime.now(UTC))
-                    self.bus.publish(RECEIPT.at("home", origin=escalation.worker), receipt)
+                    stored = receipt(escalation.id, delivery.payload)
+                    self.bus.publish(RECEIPT.at("home", origin=escalation.worker), stored)
 
     @contextlib.contextmanager
     def detector(self) -> Iterator[subprocess.Popen[bytes]]:

@@ -162,6 +162,32 @@ def test_a_killed_node_leaves_a_movement_open_and_the_next_ends_it(site: Site) -
     assert site.active[0] == "OFF"
 
 
+def test_a_movement_that_a_killed_node_left_open_is_ended_once_also_when_the_broker_forgot_it(site: Site) -> None:
+    with site.edge(STREET) as process:
+        wait_until(lambda: site.motions and site.open_ids[-1:] == [(site.motions[0].id,)], timeout_s=60)
+        start = site.motions[0]
+        process.kill()
+        process.wait(10)
+    site.mosquitto.restart(forget=True)
+    for _ in range(2):
+        site.states.clear()
+        with site.edge(STREET) as process:
+            wait_until(lambda: site.is_state("street", "online"), timeout_s=60)
+            wait_until(lambda: interrupted(site, start), timeout_s=30, what="the missing end")
+            wait_until(lambda: any(e.type == "start" and e.id != start.id for e in site.motions), timeout_s=60)
+            process.kill()
+            process.wait(10)
+    assert len(interrupted(site, start)) == 1
+    assert len([event for event in site.motions if event.ended == "interrupted"]) >= 2, "the second one's own too"
+
+
+def interrupted(site: Site, start: MotionEvent) -> set[str]:
+    """Ids of the messages that end a movement; without a bridge each is sent again and again."""
+    ends = [event for event in site.motions if event.type == "end" and event.motion_id == start.id]
+    assert {event.ended for event in ends} <= {"interrupted"}
+    return {event.id for event in ends}
+
+
 def test_a_broker_that_forgot_everything_hears_the_state_again(site: Site) -> None:
     with site.edge(STREET):
         wait_until(lambda: site.is_state("street", "online"), timeout_s=60)
@@ -187,7 +213,7 @@ def test_a_source_that_ends_leaves_the_node_up(site: Site, shared_data: Path) ->
     ("cameras", "status", "says"),
     [
         ([], 78, "vigil: cameras: there is no camera; add one, or give --camera NAME=SOURCE"),
-        (["yard=rtsp://me:pw@10.0.0.1/"], 78, "vigil: cameras.yard.source: sources of the kind 'rtsp' are not known"),
+        (["yard=rtsp://10.0.0.1/"], 78, "vigil: cameras.yard.source: sources of the kind 'rtsp' are not known"),
         (["yard=file:a.mp4?pace=fast"], 78, "vigil: cameras.yard.source: pace=fast: write pace=own or pace=max"),
         (["yard=file:/none/a.mp4"], 1, "vigil: camera yard: there is no file /none/a.mp4"),
         (["a/b=synthetic:street"], 2, "'a/b' is not a name: use letters, digits, '-' and '_'"),

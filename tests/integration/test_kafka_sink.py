@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bridge.kafka import EVENT_TYPE, KafkaSink, ensure_topic, read_event_ids
+from bridge.kafka import EVENT_TYPES, KafkaSink, ensure_topic, read_event_ids
 from bridge.ledger import Ledger, read_quarantine
-from bridge.sink import Record, StoredAt
+from bridge.sink import ESCALATIONS, EVENTS, Record, StoredAt
 from broker.messages import Escalation, Evidence, decode_json
 from config.errors import PermanentError, TransientError
 from config.settings import KafkaSettings
@@ -22,7 +22,7 @@ from tests.support.kafka import Kafka, KafkaServer
 from tests.support.messages import jpeg
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
-from tests.unit.bridge.records import record
+from tests.unit.bridge.records import event, record
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -103,13 +103,18 @@ def records(first: int, last: int) -> list[Record]:
 
 @pytest.fixture
 def mock() -> Iterator[tuple[MockKafka, KafkaSettings]]:
-    with MockKafka("escalations") as cluster:
-        yield cluster, KafkaSettings(bootstrap=cluster.bootstrap, topic="escalations", connect_timeout_s=0.5)
+    with MockKafka("escalations", "events") as cluster:
+        yield (
+            cluster,
+            KafkaSettings(
+                bootstrap=cluster.bootstrap, topic="escalations", events_topic="events", connect_timeout_s=0.5
+            ),
+        )
 
 
 def ids_in(settings: KafkaSettings) -> list[str]:
     patient = settings.model_copy(update={"connect_timeout_s": 10.0})
-    return [event_id or "?" for event_id in read_event_ids(patient)]
+    return [event_id or "?" for stream, event_id in read_event_ids(patient) if stream != "camera_motion"]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +154,7 @@ def test_one_bad_record_does_not_take_its_neighbours_with_it(
     reports.wait(11)
     assert reports.sinks() == {"kafka": 10, "quarantine": 1}
     assert len(set(ids_in(settings))) == 10
-    assert read_quarantine(sinks.ledger_path) == ["node-1.detector:e1:2"]
+    assert read_quarantine(sinks.ledger_path) == [("camera_escalation", "node-1.detector:e1:2")]
     ((event_id, reason),) = sinks.quarantined()
     assert event_id == "node-1.detector:e1:2"
     assert "MSG_SIZE_TOO_LARGE" in reason
@@ -224,6 +229,46 @@ def test_a_resent_id_is_answered_from_the_ledger_of_an_earlier_process(
     assert sorted(Counter(ids_in(settings)).values()) == [1] * 15
 
 
+def test_events_go_to_their_own_topic_and_are_answered_from_the_ledger(
+    mock: tuple[MockKafka, KafkaSettings], sinks: Sinks
+) -> None:
+    _, settings = mock
+    first, reports = sinks.make(settings)
+    write_all(first, [item for seq in range(1, 11) for item in (event(seq), record(seq))])
+    reports.wait(20)
+    assert Counter(place.location.partition("/")[0] for _, place in reports.places) == {"events": 10, "escalations": 10}
+    first.close(5.0)
+    second, later = sinks.make(settings)
+    write_all(second, [event(seq) for seq in (10, 12)] + [event(10, score=0.5), record(10), record(11)])
+    later.wait(5)
+    assert Counter((event_id, place.repeated) for event_id, place in later.places) == {
+        ("node-1.edge:m1:10", True): 1,
+        ("node-1.edge:m1:10", False): 1,
+        ("node-1.edge:m1:12", False): 1,
+        ("node-1.detector:e1:10", True): 1,
+        ("node-1.detector:e1:11", False): 1,
+    }
+    second.close(5.0)
+    patient = settings.model_copy(update={"connect_timeout_s": 10.0})
+    found = Counter(read_event_ids(patient))
+    assert found["camera_motion", "node-1.edge:m1:10"] == 2
+    assert found["camera_escalation", "node-1.detector:e1:10"] == 1
+    assert found.total() == 10 + 2 + 11
+
+
+def test_both_kinds_may_share_a_topic(mock: tuple[MockKafka, KafkaSettings], sinks: Sinks) -> None:
+    shared = mock[1].model_copy(update={"events_topic": "escalations"})
+    sink, reports = sinks.make(shared)
+    write_all(sink, [event(1), record(1), event(1, stream="camera_track")])
+    reports.wait(3)
+    patient = shared.model_copy(update={"connect_timeout_s": 10.0})
+    assert sorted(stream for stream, _ in read_event_ids(patient)) == [
+        "camera_escalation",
+        "camera_motion",
+        "camera_track",
+    ]
+
+
 # --- an address that is wrong ---------------------------------------------------------------------------------
 
 
@@ -253,7 +298,7 @@ def test_somebody_else_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     try:
         settings = KafkaSettings(bootstrap=f"127.0.0.1:{server.server_port}", connect_timeout_s=1.0)
         with pytest.raises(TransientError, match="no Kafka answers"):
-            ensure_topic(settings)
+            ensure_topic(settings, settings.topic, ESCALATIONS)
     finally:
         server.shutdown()
         server.server_close()
@@ -266,7 +311,8 @@ def test_somebody_else_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
 
 @pytest.fixture
 def real(kafka: Kafka) -> KafkaSettings:
-    return KafkaSettings(bootstrap=kafka.bootstrap, topic=f"escalations-{uuid.uuid4().hex[:8]}")
+    run = uuid.uuid4().hex[:8]
+    return KafkaSettings(bootstrap=kafka.bootstrap, topic=f"escalations-{run}", events_topic=f"events-{run}")
 
 
 def test_what_an_independent_reader_finds(kafka: Kafka, real: KafkaSettings, sinks: Sinks) -> None:
@@ -284,13 +330,38 @@ def test_what_an_independent_reader_finds(kafka: Kafka, real: KafkaSettings, sin
     assert dict(found.headers) == {
         "ce_specversion": b"1.0",
         "ce_id": b"node-1.detector:e1:7",
-        "ce_type": EVENT_TYPE.encode(),
+        "ce_type": b"io.vigil.escalation.v1",
         "ce_source": b"/vigil/home/node-1.detector",
         "ce_subject": b"door",
         "ce_time": b"2026-01-01T12:00:00.000000Z",
         "content-type": b"application/json",
     }
     assert reports.places[0][1].location == f"{real.topic}/{found.partition}/{found.offset}"
+
+
+@pytest.mark.parametrize("stream", [spec.name for spec in EVENTS])
+def test_what_an_independent_reader_finds_of_an_event(
+    kafka: Kafka, real: KafkaSettings, sinks: Sinks, stream: str
+) -> None:
+    sink, reports = sinks.make(real)
+    sent = event(3, stream=stream, camera="door")
+    write_all(sink, [sent])
+    reports.wait(1)
+    (found,) = kafka.consume(real.events_topic, at_least=1)
+    assert (found.key, found.payload) == (b"home/door", sent.payload)
+    assert (found.headers["ce_id"], found.headers["ce_source"]) == (b"node-1.edge:m1:3", b"/vigil/home/node-1.edge")
+    assert found.headers["ce_type"] == EVENT_TYPES[stream].encode()
+    assert reports.places[0][1].location == f"{real.events_topic}/{found.partition}/{found.offset}"
+    assert list(read_event_ids(real)) == [(stream, "node-1.edge:m1:3")]
+
+
+def test_the_audit_of_a_kafka_without_events_finds_none(kafka: Kafka, real: KafkaSettings, tmp_path: Path) -> None:
+    sink, reports = KafkaSink(real, ledger=Ledger(tmp_path / "ledger.db"), events=False), Reports()
+    sink.open(reports)
+    write_all(sink, [record(1)])
+    reports.wait(1)
+    sink.close(5.0)
+    assert list(read_event_ids(real)) == [("camera_escalation", "node-1.detector:e1:1")]
 
 
 def test_the_topic_is_made_to_take_the_largest_escalation(kafka: Kafka, real: KafkaSettings, sinks: Sinks) -> None:
@@ -355,7 +426,7 @@ def _write_slowly(sink: KafkaSink, sent: list[Record]) -> None:
 def test_a_topic_that_may_not_be_made_says_so(kafka: Kafka, real: KafkaSettings) -> None:
     impossible = real.model_copy(update={"topic": ".."})
     with pytest.raises(PermanentError, match=r"create it with max\.message\.bytes"):
-        ensure_topic(impossible)
+        ensure_topic(impossible, impossible.topic, ESCALATIONS)
     with pytest.raises(PermanentError, match="has no topic"):
         list(read_event_ids(real))
 
@@ -365,7 +436,7 @@ def test_many_bridges_may_make_the_topic_at_once(real: KafkaSettings) -> None:
 
     def make() -> None:
         try:
-            ensure_topic(real)
+            ensure_topic(real, real.topic, ESCALATIONS)
         except PermanentError as error:
             ends.append(error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -9,9 +10,9 @@ from typing import TypeVar
 import msgspec
 from PIL import Image
 
-from broker.messages import CameraState, Escalation, FrameMeta, MotionEvent
+from broker.messages import CameraState, Escalation, FrameMeta, MotionEvent, Receipt, TrackEvent
 
-__all__ = ["AT", "camera_state", "escalation", "frame_meta", "jpeg", "motion"]
+__all__ = ["AT", "camera_state", "escalation", "frame_meta", "jpeg", "motion", "receipt", "track"]
 
 M = TypeVar("M", bound=msgspec.Struct)
 AT = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
@@ -52,6 +53,34 @@ def escalation(event_id: str, camera: str = "yard", **changes: object) -> Escala
         raised_at=AT,
         frame_seq=7,
         worker="node-1.detector",
+    )
+    return _with(message, changes)
+
+
+def track(event_id: str, camera: str = "yard", **changes: object) -> TrackEvent:
+    """The start of a track."""
+    message = TrackEvent(
+        id=event_id,
+        track_id="t-1",
+        camera=camera,
+        type="start",
+        label="person",
+        started_at=AT,
+        at=AT,
+        score=0.8,
+        box=(0.1, 0.1, 0.2, 0.4),
+    )
+    return _with(message, changes)
+
+
+def receipt(event_id: str, payload: bytes = b"", **changes: object) -> Receipt:
+    """A sink has a message with this payload."""
+    message = Receipt(
+        event_id=event_id,
+        sha256=hashlib.sha256(payload).hexdigest(),
+        sink="journal",
+        location="journal/escalation/1",
+        stored_at=AT,
     )
     return _with(message, changes)
 

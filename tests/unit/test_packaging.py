@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
 LOCKS = ("requirements.lock", "requirements-dev.lock")
-COMPONENTS = ("config", "broker", "edge", "detector", "bridge", "console")
-HEAVY = ("ai_edge_litert", "amqtt", "confluent_kafka", "cv2", "fastapi", "onnxruntime", "uvicorn")
+COMPONENTS = ("config", "broker", "edge", "detector", "bridge", "fleet", "console")
+HEAVY = ("ai_edge_litert", "amqtt", "confluent_kafka", "cryptography", "cv2", "fastapi", "onnxruntime", "uvicorn")
 
 
 def pins(lock: str) -> dict[str, set[str]]:
@@ -37,7 +37,17 @@ def python(code: str) -> str:
 
 
 def test_the_extras_are_those_of_the_design() -> None:
-    assert set(EXTRAS) == {"edge", "detector", "detector-gpu", "tflite", "bridge", "embedded", "console", "all"}
+    assert set(EXTRAS) == {
+        "edge",
+        "detector",
+        "detector-gpu",
+        "tflite",
+        "bridge",
+        "embedded",
+        "fleet",
+        "console",
+        "all",
+    }
     (everything,) = EXTRAS["all"]
     assert Requirement(everything).extras == set(EXTRAS) - {"all", "detector-gpu"}
 

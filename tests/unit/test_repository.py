@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COMPONENTS = ("config", "broker", "edge", "detector", "bridge", "console")
+COMPONENTS = ("config", "broker", "edge", "detector", "bridge", "fleet", "console")
 CODE = sorted(path for folder in (*COMPONENTS, "bench") for path in (ROOT / folder).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 MODULE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 60
-TOPIC = re.compile(r"[\"'](vigil/v1|camera/|node/|registry/|receipt/|reject/)")
+TOPIC = re.compile(r"[\"'](vigil/v1|camera/|node/|registry/|receipt/|reject/|probe/)")
 
 
 def name(path: Path) -> str:

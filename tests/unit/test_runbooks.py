@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 CODE = [
     path
-    for folder in ("config", "broker", "edge", "detector", "bridge", "console")
+    for folder in ("config", "broker", "edge", "detector", "bridge", "fleet", "console")
     for path in (ROOT / folder).rglob("*.py")
 ]
 EVENT = re.compile(r"\.(?:warning|error)\(\s*\"([a-z_]+\.[a-z_]+)\"")

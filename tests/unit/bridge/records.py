@@ -1,24 +1,37 @@
-"""Escalations as a sink gets them, and a sink that does what the test tells it."""
+"""Escalations and events as a sink gets them, and a sink that does what the test tells it."""
 
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from bridge.sink import OnStored, Record, StoredAt
 from broker.bus import Delivery
-from broker.messages import Escalation, encode_json
-from broker.topics import CAMERA_ESCALATION
+from broker.messages import Escalation, MotionEvent, TrackEvent, encode_json
+from broker.topics import CAMERA_ESCALATION, CAMERA_MOTION, CAMERA_TRACK, Topic
 from config.errors import TransientError
-from tests.support.messages import AT, escalation
+from tests.support.messages import AT, escalation, motion, track
 
-__all__ = ["FakeSink", "delivery", "record"]
+__all__ = ["FakeSink", "delivery", "event", "record"]
 
 
-def delivery(message: Escalation, *, camera: str = "yard", origin: str = "node-1.detector") -> Delivery:
-    """An escalation as it comes off the bus."""
-    topic = CAMERA_ESCALATION.at("home", camera=camera, origin=origin)
+def delivery(
+    message: Escalation | MotionEvent | TrackEvent, *, camera: str = "yard", origin: str = "node-1.detector"
+) -> Delivery:
+    """An escalation or event as it comes off the bus."""
+    topic = _topic(message, camera, origin)
     return Delivery(topic, message, encode_json(message), retained=False, received_at=AT, _acknowledge=lambda: None)
+
+
+def _topic(message: Escalation | MotionEvent | TrackEvent, camera: str, origin: str) -> Topic:
+    match message:
+        case MotionEvent():
+            return CAMERA_MOTION.at("home", camera=camera)
+        case TrackEvent():
+            return CAMERA_TRACK.at("home", camera=camera)
+        case _:
+            return CAMERA_ESCALATION.at("home", camera=camera, origin=origin)
 
 
 def record(
@@ -27,6 +40,21 @@ def record(
     """A checked escalation."""
     message = escalation(f"{origin}:{epoch}:{seq}", camera, **changes)
     return Record.of(delivery(message, camera=camera, origin=origin), received_s=float(seq))
+
+
+def event(
+    seq: int = 1,
+    *,
+    stream: str = "camera_motion",
+    origin: str = "node-1.edge",
+    epoch: str = "m1",
+    camera: str = "yard",
+    **changes: object,
+) -> Record:
+    """A checked motion event or, for ``camera_track``, track event."""
+    make = motion if stream == "camera_motion" else track
+    message = make(f"{origin}:{epoch}:{seq}", camera, **changes)
+    return Record.of(delivery(message, camera=camera), received_s=float(seq))
 
 
 class FakeSink:
@@ -46,6 +74,7 @@ class FakeSink:
         self.taken: list[Record] = []
         self.before_write: Callable[[], None] = lambda: None
         self.closed = False
+        self.missing: Counter[tuple[str, str]] = Counter()
         self._on_stored: OnStored = lambda _stored: None
 
     def open(self, on_stored: OnStored) -> None:
@@ -66,13 +95,14 @@ class FakeSink:
 
     def report(self, records: Sequence[Record], *, sink: str = "fake") -> None:
         """Say that these are durable."""
-        ids = [item.event_id for item in self.taken]
+        keys = [item.key for item in self.taken]
         self._on_stored(
-            [
-                (item, StoredAt(sink, f"fake/{ids.index(item.event_id)}", AT, ids.count(item.event_id) > 1))
-                for item in records
-            ]
+            [(item, StoredAt(sink, f"fake/{keys.index(item.key)}", AT, keys.count(item.key) > 1)) for item in records]
         )
+
+    def gaps(self) -> Counter[tuple[str, str]]:
+        """What the test says is missing."""
+        return self.missing
 
     def close(self, timeout_s: float) -> None:
         """Remember that it was closed."""

@@ -1,115 +1,30 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from bridge.forward import Forwarder
 from bridge.journal import Journal, JournalReader
-from bridge.sink import Sink
-from broker.bus import Bus, Delivery
-from broker.memory import MemoryBroker
-from broker.messages import Message, Receipt, Reject, encode_json
-from broker.outbox import Outbox
-from broker.topics import CAMERA_ESCALATION, RECEIPT, REJECT, Topic
-from broker.transport import Outbound, TransportEvents
-from config.backoff import Backoff
+from bridge.sink import Record
+from broker.messages import Message, NodeHealth, decode_json, encode_json
+from broker.outbox import event_id, split_event_id
+from broker.topics import (
+    CAMERA_MOTION,
+    CAMERA_TRACK,
+    NODE_HEALTH,
+    RECEIPT,
+    TopicSpec,
+)
 from config.clock import ManualClock
 from config.errors import PermanentError
-from config.settings import BusSettings, OutboxSettings
-from tests.support.messages import AT, escalation
+from tests.support.messages import AT, escalation, motion, track
 from tests.support.waiting import wait_until
 from tests.unit.bridge.records import FakeSink
-
-ORIGIN = "node-1.detector"
-
-
-class Street:
-    """A broker, the raw wire of a stranger, and what comes back."""
-
-    def __init__(self, tmp_path: Path) -> None:
-        self.broker = MemoryBroker()
-        self.tmp_path = tmp_path
-        self.receipts: list[Receipt] = []
-        self.rejects: list[Reject] = []
-        self.listener = self._bus("listener", "node-9.listener")
-        self.listener.subscribe(RECEIPT, self._on_answer)
-        self.listener.subscribe(REJECT, self._on_answer)
-        self._open: list[Callable[[], None]] = []
-        self.stranger = self.broker.transports("stranger")(TransportEvents(lambda _m: None, lambda _n: None), None)
-        self._join(self.listener)
-        self.stranger.open()
-
-    def _on_answer(self, delivery: Delivery) -> None:
-        if isinstance(delivery.content, Receipt):
-            self.receipts.append(delivery.content)
-        elif isinstance(delivery.content, Reject):
-            self.rejects.append(delivery.content)
-
-    def _bus(self, client_id: str, origin: str, outbox: Outbox | None = None, resend_after_s: float = 10.0) -> Bus:
-        return Bus(
-            site="home",
-            origin=origin,
-            transports=self.broker.transports(client_id, persistent=client_id == "bridge"),
-            outbox=outbox,
-            settings=BusSettings(outbox=OutboxSettings(resend_after_s=resend_after_s)),
-        )
-
-    def _join(self, bus: Bus) -> None:
-        bus.start()
-        self._open.append(lambda: bus.close(drain_s=0))
-        assert bus.wait_connected(5)
-
-    def sender(self, resend_after_s: float = 10.0) -> Bus:
-        """A detector with an outbox."""
-        outbox = Outbox(self.tmp_path / "outbox.db", origin=ORIGIN)
-        bus = self._bus("detector", ORIGIN, outbox, resend_after_s)
-        self._join(bus)
-        return bus
-
-    def bridge(
-        self, sink: Sink, *, rows_max: int = 4000, bytes_max: int = 10**8, patience_s: float = 0.02
-    ) -> tuple[Forwarder, Bus]:
-        """A bridge that runs."""
-        bus = self._bus("bridge", "node-1.bridge")
-        forwarder = Forwarder(bus, sink, rows_max=rows_max, bytes_max=bytes_max, patience_s=patience_s)
-        forwarder._writer._backoff = Backoff(0.001, 0.01)
-        forwarder.start()
-        self._join(bus)
-        self._open.insert(0, lambda: forwarder.close(0.0))
-        return forwarder, bus
-
-    def say(self, message: Message | bytes, *, camera: str = "yard", origin: str = ORIGIN) -> None:
-        """Publish an escalation past every check of a bus."""
-        payload = message if isinstance(message, bytes) else encode_json(message)
-        self.stranger.publish(Outbound(str(place(camera, origin)), payload, 1, retain=False))
-
-    def unacknowledged(self) -> int:
-        """Messages that the bridge has not acknowledged."""
-        return len(self.broker._sessions["bridge"].unacknowledged)
-
-    def receipted(self) -> list[str]:
-        """Ids of the receipts, in order."""
-        return [receipt.event_id for receipt in self.receipts]
-
-    def close(self) -> None:
-        """End everything."""
-        for end in self._open:
-            end()
-
-
-def place(camera: str = "yard", origin: str = ORIGIN) -> Topic:
-    return CAMERA_ESCALATION.at("home", camera=camera, origin=origin)
-
-
-def identity(seq: int, origin: str = ORIGIN) -> str:
-    return f"{origin}:e1:{seq}"
-
-
-def identities(last: int) -> list[str]:
-    return [identity(seq) for seq in range(1, last + 1)]
+from tests.unit.bridge.street import ORIGIN, Street, identities, identity, place
 
 
 @pytest.fixture
@@ -199,6 +114,164 @@ def test_a_receipt_goes_to_the_origin_that_raised_it(street: Street) -> None:
     assert seen == [str(RECEIPT.at("home", origin="node-2.edge"))]
 
 
+@pytest.mark.parametrize(
+    ("message", "spec"),
+    [
+        pytest.param(motion("node-2.edge:m1:1"), CAMERA_MOTION, id="motion"),
+        pytest.param(track("node-2.edge:m1:1"), CAMERA_TRACK, id="track"),
+    ],
+)
+def test_an_event_gets_a_receipt_that_names_its_bytes(
+    street: Street, tmp_path: Path, message: Message, spec: TopicSpec
+) -> None:
+    street.bridge(Journal(tmp_path / "journal.db"))
+    seen: list[str] = []
+    street.listener.subscribe(RECEIPT, lambda delivery: seen.append(str(delivery.topic)))
+    street.say_event(message, spec=spec)
+    wait_until(lambda: seen and street.receipts, what="the receipt")
+    assert seen == [str(RECEIPT.at("home", origin="node-2.edge"))]
+    (receipt,) = street.receipts
+    assert (receipt.event_id, receipt.sha256) == ("node-2.edge:m1:1", sha256(encode_json(message)).hexdigest())
+    assert (receipt.location, receipt.repeated) == ("journal/event/1", False)
+    wait_until(lambda: street.unacknowledged() == 0, what="the acknowledgement")
+
+
+def test_events_that_are_not_wanted_get_no_receipt(street: Street) -> None:
+    sink = FakeSink()
+    street.bridge(sink, events=False)
+    street.say_event(motion("node-1.edge:m1:1"))
+    street.say(escalation(identity(1)))
+    wait_until(lambda: street.receipts, what="the receipt of the escalation")
+    assert street.receipted() == [identity(1)]
+    assert [record.table for record in sink.taken] == ["escalation"]
+
+
+def test_an_event_under_the_id_of_an_escalation_is_kept_apart_on_its_whole_way(street: Street, tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    journal = Journal(path)
+    gate = threading.Event()
+    write = journal.write
+
+    def write_later(records: Sequence[Record]) -> int:
+        assert gate.wait(30)
+        return write(records)
+
+    journal.write = write_later  # type: ignore[method-assign]
+    forwarder, _ = street.bridge(journal)
+    forged, genuine = motion(identity(1), camera="gate"), escalation(identity(1))
+    street.say_event(forged, camera="gate")
+    street.say(genuine)
+    wait_until(lambda: forwarder.figures().queues["bridge"] == 2, what="both")
+    gate.set()
+    wait_until(lambda: len(street.receipts) == 2, what="a receipt each")
+    assert [(receipt.sha256, receipt.location, receipt.repeated) for receipt in street.receipts] == [
+        (sha256(encode_json(forged)).hexdigest(), "journal/event/1", False),
+        (sha256(encode_json(genuine)).hexdigest(), "journal/escalation/1", False),
+    ]
+
+
+def following(identity: str) -> str:
+    """The id that its outbox gives next."""
+    origin, epoch, seq = split_event_id(identity)
+    return event_id(origin, epoch, seq + 1)
+
+
+def test_a_forged_event_does_not_shut_out_the_genuine_one(street: Street, tmp_path: Path) -> None:
+    """A stolen worker may write tracks of every camera, and knows which id comes next."""
+    path = tmp_path / "journal.db"
+    street.bridge(Journal(path))
+    sender = street.sender(resend_after_s=0.5)
+    yard = CAMERA_TRACK.at("home", camera="yard")
+    first = sender.publish_event(yard, track)
+    wait_until(lambda: sender.statistics().outbox_rows == 0, what="the receipt of the first")
+    street.say_event(track(following(first), label="nobody"), spec=CAMERA_TRACK)
+    wait_until(lambda: street.receipted() == [first, following(first)], what="the receipt of the forged one")
+    second = sender.publish_event(yard, track)
+    wait_until(lambda: sender.statistics().outbox_rows == 0, what="the receipt of the genuine one")
+    assert second == following(first)
+    reader = JournalReader(path)
+    assert ["nobody" in entry.payload.decode() for entry in reader.events()] == [False, True, False]
+    reader.close()
+
+
+def test_a_receipt_for_other_bytes_settles_nothing(street: Street) -> None:
+    """A stolen node uses, on the topic of its own camera, the id of another's escalation."""
+    sink = FakeSink(at_once=False)
+    street.bridge(sink)
+    sender = street.sender(resend_after_s=30.0)
+    heard: list[str] = []
+    sender.subscribe(RECEIPT, lambda _delivery: heard.append("receipt"))
+    first = sender.publish_event(place(), escalation)
+    wait_until(lambda: len(sink.taken) == 1, what="the first")
+    sink.report(sink.taken)
+    wait_until(lambda: sender.statistics().outbox_rows == 0, what="its receipt")
+    street.say_event(motion(following(first), camera="gate"), camera="gate")
+    wait_until(lambda: len(sink.taken) == 2, what="the forged one")
+    second = sender.publish_event(place(), escalation)
+    wait_until(lambda: len(sink.taken) == 3, what="the genuine one")
+    assert sink.taken[1].event_id == sink.taken[2].event_id == second
+    sink.report(sink.taken[1:2])
+    wait_until(lambda: len(heard) == 2, what="the receipt of the forged one")
+    assert sender.statistics().outbox_rows == 1
+    sink.report(sink.taken[2:])
+    wait_until(lambda: sender.statistics().outbox_rows == 0, what="the receipt of the genuine one")
+
+
+HOSTILE_EVENTS = [
+    b"null",
+    encode_json(motion("not an id")),
+    encode_json(motion("node-1:e1:1")),
+    encode_json(motion("node-1.edge/#:e1:1")),
+    encode_json(motion(f"node-1.edge:e1:{2**70}")),
+    encode_json(motion("node-1.edge:e1:1", camera="door")),
+    encode_json(motion("node-1.edge:e1:1")).replace(b"2026-01-01T12:00:00Z", b"0001-01-01T00:00:00+23:59"),
+    encode_json(escalation(identity(1))),
+    encode_json(track("node-1.edge:e1:1")),
+]
+
+
+def test_hostile_events_are_counted_and_hold_nothing_up(street: Street) -> None:
+    sink = FakeSink()
+    _, bus = street.bridge(sink)
+    for payload in HOSTILE_EVENTS:
+        street.say_event(payload)
+    street.say_event(motion("node-1.edge:m1:2"))
+    wait_until(lambda: street.receipted() == ["node-1.edge:m1:2"], what="the receipt of the good one")
+    assert [record.seq for record in sink.taken] == [2]
+    assert bus.statistics().rejected == len(HOSTILE_EVENTS)
+    wait_until(lambda: street.unacknowledged() == 0, what="the acknowledgements")
+
+
+def test_invented_numbers_are_told_in_a_health_report_that_can_be_read(street: Street, tmp_path: Path) -> None:
+    forwarder, _ = street.bridge(Journal(tmp_path / "journal.db"))
+    for number in range(100):
+        for seq in (1, 2**48 - 1):
+            street.say_event(motion(f"node-{number}.edge:m1:{seq}"))
+    wait_for_receipts(street, 200)
+    figures = forwarder.figures()
+    report = NodeHealth(
+        node="node-1", role="bridge", at=AT, uptime_s=1, cpu_percent=1, memory_bytes=1, disk_free_bytes=1,
+        counts=figures.counts,
+    )  # fmt: skip
+    assert decode_json(NodeHealth, encode_json(report), max_bytes=NODE_HEALTH.max_bytes) == report
+    assert report.counts["gaps"] == 100 * (2**48 - 3)
+
+
+def wait_for_receipts(street: Street, count: int) -> None:
+    wait_until(lambda: len(street.receipts) == count, what=f"{count} receipts")
+
+
+def test_repeats_are_told_by_origin(street: Street, tmp_path: Path) -> None:
+    forwarder, _ = street.bridge(Journal(tmp_path / "journal.db"))
+    for number, seq in enumerate((1, 2, 5, 5, 2), start=1):
+        street.say_event(motion(f"node-1.edge:m1:{seq}"))
+        wait_for_receipts(street, number)
+    counts = forwarder.figures().counts
+    assert (counts["events"], counts["escalations"], counts["repeated"], counts["gaps"]) == (5, 0, 2, 2)
+    assert counts["gaps/camera_motion/node-1.edge"] == 2
+    assert counts["repeated/camera_motion/node-1.edge"] == 2
+
+
 HOSTILE = [
     b"",
     b"\xff\xfe",
@@ -266,11 +339,12 @@ def test_beyond_its_bound_it_refuses_and_the_sender_sends_again(street: Street) 
     detector = street.sender(resend_after_s=0.5)
     sent = [detector.publish_event(place(), escalation) for _ in range(12)]
     wait_until(lambda: forwarder.figures().drops["bridge_refused"] == 7, what="refusals")
-    assert street.unacknowledged() == 5
+    assert street.unacknowledged() == 12
     sink.at_once = True
     sink.report(sink.taken)
     wait_until(lambda: detector.statistics().outbox_rows == 0, what="the outbox")
     assert sorted(record.seq for record in sink.taken) == list(range(1, 13))
+    wait_until(lambda: street.unacknowledged() == 0, what="the acknowledgements, also of those refused")
     assert set(street.receipted()) == set(sent)
 
 
@@ -318,7 +392,7 @@ def test_a_cut_connection_delivers_again_and_stores_once(street: Street) -> None
     sink.report(sink.taken)
     wait_until(lambda: street.unacknowledged() == 0, what="the acknowledgements")
     assert [record.seq for record in sink.taken] == [1, 2, 3]
-    assert bus.statistics().connections == 2
+    assert bus.statistics().link.connections == 2
 
 
 def test_a_receipt_without_connection_is_forgotten_and_sent_with_the_next_copy(street: Street) -> None:
@@ -401,9 +475,11 @@ def test_the_figures_tell_gaps_and_latencies(street: Street) -> None:
         street.say(escalation(identity(seq)))
     wait_until(lambda: len(sink.taken) == 3, what="the sink")
     clock.advance(0.25)
+    sink.missing["camera_escalation", ORIGIN] = 3
     sink.report(sink.taken)
     figures = forwarder.figures()
     assert figures.counts["gaps"] == 3
+    assert figures.counts["gaps/camera_escalation/node-1.detector"] == 3
     assert figures.counts["stored_p50_us"] >= 250_000
     assert figures.counts["stored_p99_us"] >= figures.counts["stored_p50_us"]
     assert figures.counts["receipts"] == 3
@@ -411,10 +487,11 @@ def test_the_figures_tell_gaps_and_latencies(street: Street) -> None:
 
 
 def test_nothing_grows_with_what_a_stranger_invents(street: Street) -> None:
-    sink = FakeSink()
-    forwarder, _ = street.bridge(sink)
+    forwarder, _ = street.bridge(FakeSink())
     for number in range(1200):
-        street.say(escalation(f"{ORIGIN}:epoch{number}:{1 + number % 7}"))
-    wait_until(lambda: len(street.receipts) == 1200, what="the receipts")
-    assert len(forwarder._streams) == 1024
+        for _ in range(2):
+            street.say_event(motion(f"node-{number}.edge:e1:1"))
+    wait_until(lambda: len(street.receipts) >= 1200 and street.unacknowledged() == 0, what="the receipts")
+    assert len(forwarder._repeats) <= 1024
     assert forwarder._pending == {}
+    assert len(forwarder.figures().counts) < 50

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import resource
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from bridge.journal import Journal, JournalReader
 from bridge.sink import Record, StoredAt
 from config.errors import PermanentError, TransientError
 from tests.support.messages import AT
-from tests.unit.bridge.records import record
+from tests.unit.bridge.records import event, record
 
 
 class Reports:
@@ -54,7 +55,7 @@ def small_files() -> Iterator[None]:
 
 def ids(path: Path) -> list[int]:
     reader = JournalReader(path)
-    found = [seq for _, _, seq in reader.identities()]
+    found = [seq for _, _, _, seq in reader.identities()]
     reader.close()
     return found
 
@@ -63,8 +64,8 @@ def test_what_is_reported_is_in_the_file(journal: Journal, path: Path, reports: 
     sent = [record(1), record(2, camera="door", severity="critical", drill=True)]
     assert journal.write(sent) == 2
     assert [(event_id, place.location, place.repeated) for event_id, place in reports.places] == [
-        ("node-1.detector:e1:1", "journal/1", False),
-        ("node-1.detector:e1:2", "journal/2", False),
+        ("node-1.detector:e1:1", "journal/escalation/1", False),
+        ("node-1.detector:e1:2", "journal/escalation/2", False),
     ]
     reader = JournalReader(path)
     (first, second) = reader.entries()
@@ -84,10 +85,104 @@ def test_an_id_stored_twice_is_one_row(journal: Journal, path: Path, reports: Re
     assert len({first, second, third}) == 3
 
 
-def test_the_first_of_two_with_one_id_stays(journal: Journal, path: Path) -> None:
-    journal.write([record(1, summary="true")])
-    journal.write([record(1, summary="forged")])
-    assert [entry.summary for entry in JournalReader(path).entries()] == ["true"]
+def test_another_message_under_the_same_id_is_kept_too(journal: Journal, path: Path, reports: Reports) -> None:
+    journal.write([record(1, summary="one"), event(1, score=0.1)])
+    journal.write([record(1, summary="other"), event(1, score=0.9), event(1, score=0.1)])
+    assert [place.repeated for _, place in reports.places] == [False, False, False, False, True]
+    assert {entry.summary for entry in JournalReader(path).entries()} == {"one", "other"}
+    assert [json.loads(entry.payload)["score"] for entry in JournalReader(path).events()] == [0.1, 0.9]
+
+
+def test_events_and_escalations_in_one_transaction(journal: Journal, path: Path, reports: Reports) -> None:
+    sent = [event(1), record(1), event(1, stream="camera_track", origin="node-1.detector"), record(2), event(2)]
+    assert journal.write(sent) == 5
+    assert [(event_id, place.location) for event_id, place in reports.places] == [
+        ("node-1.edge:m1:1", "journal/event/1"),
+        ("node-1.detector:e1:1", "journal/escalation/1"),
+        ("node-1.detector:m1:1", "journal/event/2"),
+        ("node-1.detector:e1:2", "journal/escalation/2"),
+        ("node-1.edge:m1:2", "journal/event/3"),
+    ]
+    reader = JournalReader(path)
+    assert list(reader.identities()) == [
+        ("camera_escalation", "node-1.detector", "e1", 1),
+        ("camera_escalation", "node-1.detector", "e1", 2),
+        ("camera_motion", "node-1.edge", "m1", 1),
+        ("camera_track", "node-1.detector", "m1", 1),
+        ("camera_motion", "node-1.edge", "m1", 2),
+    ]
+    reader.close()
+
+
+def test_an_event_with_the_id_of_an_escalation_does_not_make_it_look_repeated(
+    journal: Journal, path: Path, reports: Reports
+) -> None:
+    forged = event(1, origin="node-1.detector", epoch="e1")
+    genuine = record(1)
+    assert forged.event_id == genuine.event_id
+    journal.write([forged])
+    journal.write([forged, genuine])
+    assert [place.repeated for _, place in reports.places] == [False, True, False]
+    assert ids(path) == [1, 1]
+
+
+def test_questions_about_events(journal: Journal, path: Path) -> None:
+    for seq in range(1, 7):
+        camera, stream = ("yard", "camera_motion") if seq % 2 else ("door", "camera_track")
+        journal.write([event(seq, stream=stream, camera=camera, at=AT + timedelta(minutes=seq))])
+    reader = JournalReader(path)
+    assert [entry.seq for entry in reader.events()] == [1, 2, 3, 4, 5, 6]
+    assert [entry.seq for entry in reader.events(limit=2)] == [5, 6]
+    assert [entry.seq for entry in reader.events(camera="yard", limit=2)] == [3, 5]
+    assert [entry.seq for entry in reader.events(stream="camera_track")] == [2, 4, 6]
+    assert [entry.seq for entry in reader.events(since="2026-01-01T12:05:00.000000Z")] == [5, 6]
+    assert reader.entries() == []
+    reader.close()
+
+
+def test_gaps_are_known_to_the_next_process_and_none_is_invented(journal: Journal, path: Path) -> None:
+    journal.write([event(seq) for seq in (5, 6, 9)])
+    journal.write([event(seq) for seq in (6, 9)])
+    assert journal.gaps() == {("camera_motion", "node-1.edge"): 2}
+    journal.close()
+    second = Journal(path)
+    second.open(Reports())
+    assert second.gaps() == {("camera_motion", "node-1.edge"): 2}
+    second.write([event(seq) for seq in (9, 10, 7)])
+    assert second.gaps() == {("camera_motion", "node-1.edge"): 1}
+    second.write([event(8), record(4)])
+    assert second.gaps() == {}
+    second.close()
+
+
+def test_what_the_disk_did_not_take_is_no_progress(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, path: Path
+) -> None:
+    monkeypatch.setattr("bridge._sqlite._BUSY_TIMEOUT_S", 0.0)
+    journal.write([event(1)])
+    journal.close()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(TransientError):
+        journal.write([event(3)])
+    assert journal.gaps() == {}
+    other.execute("ROLLBACK")
+    other.close()
+    journal.write([event(3)])
+    assert journal.gaps() == {("camera_motion", "node-1.edge"): 1}
+
+
+def test_a_journal_of_another_version_is_refused_and_left_alone(path: Path) -> None:
+    path.parent.mkdir()
+    older = sqlite3.connect(path)
+    older.execute("CREATE TABLE escalation (id INTEGER)")
+    older.close()
+    before = path.read_bytes()
+    with pytest.raises(PermanentError, match=r"of another version of Vigil.*move it away"):
+        Journal(path).open(Reports())
+    with pytest.raises(PermanentError, match="of another version of Vigil"):
+        JournalReader(path)
+    assert path.read_bytes()[100:] == before[100:]
 
 
 def test_questions(journal: Journal, path: Path) -> None:

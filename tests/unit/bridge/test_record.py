@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -10,8 +11,8 @@ from bridge.sink import Record, utc_text
 from broker.messages import Escalation, decode_json, encode_json
 from broker.outbox import split_event_id
 from config.errors import BadPayloadError
-from tests.support.messages import AT, camera_state, escalation
-from tests.unit.bridge.records import delivery, record
+from tests.support.messages import AT, camera_state, escalation, motion
+from tests.unit.bridge.records import delivery, event, record
 
 ORIGIN = "node-1.detector"
 
@@ -20,8 +21,37 @@ def test_a_record_carries_the_payload_as_it_came() -> None:
     message = escalation(f"{ORIGIN}:e1:7", drill=True)
     made = Record.of(delivery(message), 1.0)
     assert (made.origin, made.epoch, made.seq) == (ORIGIN, "e1", 7)
-    assert (made.site, made.camera, made.drill) == ("home", "yard", True)
+    assert (made.stream, made.table, made.site, made.camera) == ("camera_escalation", "escalation", "home", "yard")
+    assert (made.details["drill"], made.details["rule"]) == (1, "presence")
+    assert made.digest == hashlib.sha256(made.payload).digest()
     assert decode_json(Escalation, made.payload, max_bytes=10_000) == message
+
+
+@pytest.mark.parametrize(
+    ("made", "stream", "kind"),
+    [(event(3, type="update"), "camera_motion", "update"), (event(3, stream="camera_track"), "camera_track", "start")],
+)
+def test_an_event_is_a_record_too(made: Record, stream: str, kind: str) -> None:
+    assert (made.origin, made.epoch, made.seq) == ("node-1.edge", "m1", 3)
+    assert (made.table, made.stream, made.details) == ("event", stream, {"stream": stream, "type": kind})
+    assert made.at == "2026-01-01T12:00:00.000000Z"
+
+
+def test_the_camera_of_an_event_must_be_the_topics() -> None:
+    with pytest.raises(BadPayloadError, match="camera 'door' is not the topic's"):
+        Record.of(delivery(motion(f"{ORIGIN}:e1:1", camera="door"), camera="yard"), 1.0)
+
+
+@pytest.mark.parametrize("origin", ["node-1", "node-1.", ".edge", "node-1.Edge", "no/de.edge", "node.1.edge", "+.edge"])
+def test_an_event_of_nobody_who_could_get_a_receipt_is_refused(origin: str) -> None:
+    with pytest.raises(BadPayloadError, match=r"node\.role|origin:epoch:seq"):
+        Record.of(delivery(motion(f"{origin}:e1:1")), 1.0)
+
+
+def test_the_same_id_with_other_bytes_is_another_record() -> None:
+    assert event(1).key == event(1).key
+    assert event(1).key != event(1, score=0.5).key
+    assert event(1).key != event(1, stream="camera_track").key
 
 
 @pytest.mark.parametrize(
@@ -40,6 +70,7 @@ def test_a_record_carries_the_payload_as_it_came() -> None:
         f"{ORIGIN}:e 1:1",
         f"{ORIGIN}:\x1b[2J:1",
         f"{ORIGIN}:{'e' * 65}:1",
+        f"{ORIGIN}:e1:{2**48}",
         f"{ORIGIN}:e1:{2**63}",
         "node-2.detector:e1:1",
         "node-1.detector2:e1:1",
@@ -57,7 +88,7 @@ def test_the_camera_must_be_the_topics() -> None:
 
 def test_another_message_is_refused() -> None:
     wrong = delivery(camera_state())  # type: ignore[arg-type]
-    with pytest.raises(BadPayloadError, match="not an escalation"):
+    with pytest.raises(BadPayloadError, match="neither an escalation nor an event"):
         Record.of(wrong, 1.0)
 
 
@@ -98,4 +129,4 @@ def test_a_time_outside_of_the_calendar_is_refused() -> None:
 
 
 def test_the_time_is_utc_with_six_decimals() -> None:
-    assert record(raised_at=AT).raised_at == "2026-01-01T12:00:00.000000Z"
+    assert record(raised_at=AT).at == "2026-01-01T12:00:00.000000Z"

@@ -10,8 +10,8 @@ from bridge.sequences import SequenceSet
 NUMBERS = st.lists(st.integers(1, 60), max_size=80)
 
 
-def filled(numbers: list[int], ranges_max: int | None = None) -> SequenceSet:
-    seen = SequenceSet(ranges_max)
+def filled(numbers: list[int]) -> SequenceSet:
+    seen = SequenceSet()
     for number in numbers:
         seen.add(number)
     return seen
@@ -24,9 +24,8 @@ def test_it_knows_what_a_set_knows(numbers: list[int]) -> None:
     for number in numbers:
         assert seen.add(number) == (number not in known)
         known.add(number)
-    assert seen.count == len(known)
     assert seen.highest == max(known, default=0)
-    assert seen.gaps == (len(set(range(min(known), max(known) + 1)) - known) if known else 0)
+    assert seen.missing(61) == filled(sorted(known)).missing(61)
 
 
 @given(NUMBERS, st.integers(0, 70))
@@ -42,13 +41,18 @@ def test_missing_ranges_are_as_few_as_possible(numbers: list[int]) -> None:
         assert first > last + 1
 
 
-def test_a_bounded_one_forgets_its_lowest_gap() -> None:
-    seen = filled([1, 3, 5], ranges_max=2)
-    assert seen.missing(5) == [(4, 4)]
-    assert seen.gaps == 1
+@given(NUMBERS, st.lists(st.tuples(st.integers(1, 60), st.integers(0, 12)), max_size=6))
+def test_filling_a_range_is_adding_each_of_its_numbers(numbers: list[int], spans: list[tuple[int, int]]) -> None:
+    at_once, one_by_one = filled(numbers), filled(numbers)
+    for first, length in spans:
+        added = sum(one_by_one.add(number) for number in range(first, first + length + 1))
+        assert at_once.fill(first, first + length) == added
+        assert at_once.missing(80) == one_by_one.missing(80)
+        assert at_once.highest == one_by_one.highest
 
 
-def test_a_million_in_order_are_one_range() -> None:
+def test_many_in_order_are_one_range() -> None:
     seen = filled(list(range(1, 100_001)))
     assert seen.missing(100_000) == []
-    assert seen.count == 100_000
+    assert len(seen._firsts) == 1
+    assert seen.fill(100_001, 10**15) == 10**15 - 100_000

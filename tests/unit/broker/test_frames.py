@@ -44,10 +44,17 @@ def test_a_comment_behind_other_segments_is_found() -> None:
     assert decode_frame(b"\xff\xd8" + app0 + b"\xff\xff" + GOOD[3:]).meta == frame_meta()
 
 
+def test_of_several_comments_the_first_counts() -> None:
+    own, cameras = encode_frame(jpeg(), frame_meta("yard")), encode_frame(jpeg(), frame_meta("gate"))
+    assert decode_frame(own[:-2] + cameras[2:]).meta.camera == "yard"
+    assert decode_frame(encode_frame(cameras, frame_meta("yard"))).meta.camera == "yard"
+
+
 @pytest.mark.parametrize(
     ("payload", "reason"),
     [
         (b"", "not a JPEG"),
+        (b"\xff\xd8\xff\xfe\xff\xff" + b" " * 65_533 + b"\xff\xd9", "frame metadata: not JSON"),
         (b"hello", "not a JPEG"),
         (jpeg(), "no comment segment"),
         (GOOD[:40], "no comment segment"),

@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
-from broker.lanes import FrameLane, OutboxDrain
-from broker.outbox import Outbox
+from broker.lanes import FrameLane
 from broker.transport import Outbound
-from config.errors import TransientError
+from config.clock import ManualClock
+from config.errors import BadPayloadError, TransientError
+
+AGE_MAX_S = 2.0
 
 
 class Wire:
@@ -16,13 +13,17 @@ class Wire:
 
     def __init__(self) -> None:
         self.sent: list[Outbound] = []
-        self.down = False
+        self.error: Exception | None = None
+        self.clock = ManualClock()
 
     def __call__(self, message: Outbound) -> int:
-        if self.down:
-            raise TransientError("down")
+        if self.error is not None:
+            raise self.error
         self.sent.append(message)
         return len(self.sent)
+
+    def lane(self, bytes_max: int) -> FrameLane:
+        return FrameLane(self, bytes_max=bytes_max, age_max_s=AGE_MAX_S, clock=self.clock)
 
 
 def frame(camera: str, size: int = 100) -> Outbound:
@@ -31,7 +32,7 @@ def frame(camera: str, size: int = 100) -> Outbound:
 
 def test_frames_wait_for_room_and_newer_ones_take_their_place() -> None:
     wire = Wire()
-    lane = FrameLane(wire, bytes_max=250)
+    lane = wire.lane(250)
     newest = frame("a", 101)
     for message in (frame("a"), frame("b"), frame("a"), frame("c"), newest):
         lane.offer(message)
@@ -46,7 +47,7 @@ def test_frames_wait_for_room_and_newer_ones_take_their_place() -> None:
 
 def test_one_frame_larger_than_the_bound_still_goes_alone() -> None:
     wire = Wire()
-    lane = FrameLane(wire, bytes_max=50)
+    lane = wire.lane(50)
     lane.offer(frame("a", 500))
     lane.offer(frame("a", 500))
     assert len(wire.sent) == 1
@@ -56,94 +57,40 @@ def test_one_frame_larger_than_the_bound_still_goes_alone() -> None:
 
 def test_without_a_connection_frames_are_dropped_and_counted() -> None:
     wire = Wire()
-    lane = FrameLane(wire, bytes_max=150)
+    lane = wire.lane(150)
     for _ in range(3):
         lane.offer(frame("a"))
     lane.clear()
-    wire.down = True
+    wire.error = TransientError("down")
     lane.offer(frame("a"))
-    assert lane.dropped == 4
+    wire.error = BadPayloadError("too large")
+    lane.offer(frame("a"))
+    assert lane.dropped == 5
     assert lane.bytes_in_flight == 0
 
 
-@pytest.fixture
-def outbox(tmp_path: Path) -> Iterator[Outbox]:
-    box = Outbox(tmp_path / "o.db", origin="n.edge")
-    yield box
-    box.close()
-
-
-def put(outbox: Outbox, *, needs_receipt: bool, priority: int = 1) -> str:
-    return outbox.put("s", "t", str.encode, priority=priority, needs_receipt=needs_receipt)
-
-
-def test_an_event_leaves_with_the_puback_an_escalation_with_the_receipt(outbox: Outbox) -> None:
+def test_a_frame_that_waited_too_long_is_dropped_and_counted() -> None:
     wire = Wire()
-    drain = OutboxDrain(outbox, wire, window=8, resend_after_s=10)
-    put(outbox, needs_receipt=False)
-    escalation = put(outbox, needs_receipt=True)
-    drain.pump(0.0)
-    assert drain.on_sent(1)
-    assert drain.on_sent(2)
-    assert not drain.on_sent(2)
-    assert outbox.rows == 1
-    assert drain.awaiting_receipt == 1
-    assert drain.on_receipt(escalation)
-    assert not drain.on_receipt(escalation)
-    assert outbox.rows == 0
+    lane = wire.lane(100)
+    lane.offer(frame("a"))
+    lane.offer(frame("b"))
+    wire.clock.advance(1.0)
+    lane.offer(frame("c"))
+    wire.clock.advance(1.5)
+    lane.on_sent(1)
+    assert [message.topic for message in wire.sent] == ["a", "c"]
+    assert (lane.expired, lane.dropped) == (1, 0)
 
 
-def test_an_escalation_is_sent_again_with_growing_patience_and_at_once_when_the_bridge_is_back(
-    outbox: Outbox,
-) -> None:
+def test_a_network_that_takes_nothing_gets_no_more() -> None:
+    """What is on the wire cannot be taken back: with 4 MB of it a slow network would show every frame seconds late."""
     wire = Wire()
-    drain = OutboxDrain(outbox, wire, window=8, resend_after_s=10)
-    first, second = put(outbox, needs_receipt=True), put(outbox, needs_receipt=True)
-    drain.pump(0.0)
-    sent_at = []
-    for second_ in range(100):
-        for number in range(1, len(wire.sent) + 1):
-            drain.on_sent(number)
-        before = len(wire.sent)
-        drain.pump(float(second_))
-        if len(wire.sent) > before:
-            sent_at.append(second_)
-    assert sent_at == [10, 30, 70]
-    assert {message.payload.decode() for message in wire.sent} == {first, second}
-    for number in range(1, len(wire.sent) + 1):
-        drain.on_sent(number)
-    drain.on_receipt(first)
-    before = len(wire.sent)
-    drain.pump(99.0)
-    assert [message.payload.decode() for message in wire.sent[before:]] == [second]
-    assert drain.resent == 7
-
-
-def test_the_window_is_kept_and_after_a_lost_connection_all_goes_again_in_order(outbox: Outbox) -> None:
-    wire = Wire()
-    drain = OutboxDrain(outbox, wire, window=2, resend_after_s=10)
-    identities = [put(outbox, needs_receipt=True) for _ in range(5)]
-    drain.pump(0.0)
+    lane = wire.lane(1_000_000)
+    lane.offer(frame("a"))
+    wire.clock.advance(AGE_MAX_S / 4 + 0.01)
+    for _ in range(5):
+        lane.offer(frame("a"))
+    assert len(wire.sent) == 1
+    lane.on_sent(1)
     assert len(wire.sent) == 2
-    drain.on_sent(1)
-    drain.pump(0.1)
-    assert len(wire.sent) == 3
-    drain.clear()
-    wire.sent.clear()
-    for turn in range(5):
-        drain.pump(1.0)
-        drain.on_sent(turn + 1)
-    assert [message.payload.decode() for message in wire.sent] == identities
-
-
-def test_a_pump_that_meets_a_dead_connection_says_so_and_loses_nothing(outbox: Outbox) -> None:
-    wire = Wire()
-    wire.down = True
-    drain = OutboxDrain(outbox, wire, window=2, resend_after_s=10)
-    identity = put(outbox, needs_receipt=True)
-    with pytest.raises(TransientError):
-        drain.pump(0.0)
-    drain.clear()
-    wire.down = False
-    drain.pump(1.0)
-    assert [message.payload.decode() for message in wire.sent] == [identity]
+    assert lane.dropped == 4

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.messages import Escalation, Evidence, Message, Receipt, decode_json, encode_json
+from broker.messages import CommandValue, Escalation, Evidence, Message, Receipt, decode_json, encode_json
 from broker.topics import CONTRACT
 from config.errors import BadPayloadError
 from tests.support.messages import AT, escalation, motion
@@ -51,11 +51,35 @@ def test_unknown_fields_are_ignored_and_unknown_versions_are_not() -> None:
         (b'{"v":1,"event_id":7}', r"event_id"),
         (b'{"v":1e400}', "out of range"),
         (b" " * (LIMIT + 1), "more than the 65536"),
+        (b'{"v":1,"event_id":NaN}', "not JSON"),
+        (b'{"v":1,"event_id":"\\ud800"}', "not JSON"),
+        (b'{"v":1,"event_id":"\xed\xa0\x80"}', "not JSON"),
+        (b'{"v":1,"v":2}', "unknown schema version"),
     ],
 )
 def test_a_bad_payload_says_what_is_wrong(payload: bytes, reason: str) -> None:
     with pytest.raises(BadPayloadError, match=reason):
         decode_json(Receipt, payload, max_bytes=max(LIMIT, 200_000) if len(payload) != LIMIT + 1 else LIMIT)
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 10**400])
+def test_an_integer_that_no_database_holds_is_refused(number: int) -> None:
+    with pytest.raises(BadPayloadError, match=r"Expected `int`.*\$\.value"):
+        decode_json(CommandValue, b'{"value":%d}' % number, max_bytes=LIMIT)
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "1969-12-31T23:59:59Z"])
+def test_a_time_that_some_time_zones_do_not_have_is_refused(at: str) -> None:
+    payload = encode_json(motion("a:b:1")).replace(b"2026-01-01T12:00:00Z", at.encode(), 1)
+    with pytest.raises(BadPayloadError, match=r"started_at .* is not of this age"):
+        decode_json(type(motion("a:b:1")), payload, max_bytes=LIMIT)
+
+
+def test_a_reason_repeats_no_more_than_a_line_of_what_is_wrong() -> None:
+    payload = encode_json(motion("a:b:1")).replace(b'"type":"start"', b'"type":"%s"' % (b"x" * 60_000))
+    with pytest.raises(BadPayloadError, match="Invalid enum value") as raised:
+        decode_json(type(motion("a:b:1")), payload, max_bytes=LIMIT)
+    assert len(raised.value.reason) < 400
 
 
 JSON = st.recursive(

@@ -13,9 +13,9 @@ NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", fullmatch=True)
 ROLES = st.from_regex(r"[a-z][a-z0-9_-]{0,20}(\.[1-9][0-9]{0,2})?", fullmatch=True)
 
 
-def test_names_are_unique_and_lines_have_one_writer() -> None:
+def test_names_are_unique_and_every_line_has_writers_and_readers() -> None:
     assert len({spec.name for spec in CONTRACT}) == len(CONTRACT)
-    assert all(spec.writer for spec in CONTRACT)
+    assert all(spec.writers and spec.readers for spec in CONTRACT)
 
 
 def test_qos_and_retain_follow_from_the_class() -> None:
@@ -67,6 +67,13 @@ def test_a_hostile_topic_is_rejected_and_nothing_else(text: str) -> None:
 def test_a_name_that_cannot_be_a_level_is_refused_with_a_suggestion(name: str) -> None:
     with pytest.raises(ValueError, match="is not a name"):
         topics.CAMERA_FRAME.at("home", camera=name)
+
+
+def test_a_topic_that_is_longer_than_any_is_not_taken_apart() -> None:
+    for text in (f"vigil/v1/home/camera/{' ' * 65_000}/frame", f"vigil/v1/{'a/' * 32_000}"):
+        with pytest.raises(BadPayloadError, match="not a topic of this contract") as raised:
+            parse_topic(text)
+        assert len(str(raised.value)) < 500
 
 
 def test_missing_and_unknown_names_are_refused() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from config.errors import EXIT_CONFIG, ConfigError
-from config.sources import check_settings, load_settings
+from config.sources import check_settings, exposes_secrets, load_settings
 
 
 @pytest.fixture
@@ -79,6 +79,69 @@ def test_an_error_from_the_environment_names_no_line(site_file: Path, monkeypatc
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIGIL_BUS__PASSWORD", "hunter2")
     assert "hunter2" not in repr(load_settings())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bus: {url: 'mqtt://u:hunter2@h'}",
+        "bus: mqtt://u:hunter2@h",
+        "bus: {password: [hunter2]}",
+        "bus: {password: {a: hunter2}}",
+        "bus: {password: *hunter2}",
+        "bus: {password: !hunter2}",
+        "bus: {password: !hunter2 x}",
+        "bus: {password: !hunter!2 x}",
+        "bus:\n  password: hunter2: x",
+        "bus:\n  password: [hunter2",
+        "bus: {password: &hunter2 x, username: &hunter2 y}",
+        "? [hunter2]\n: password",
+        "cameras: rtsp://u:hunter2@h",
+        "cameras: {yard: 'rtsp://u:hunter2@h'}",
+        "cameras: {'rtsp://u:hunter2@h': {}}",
+        "cameras: {'rtsp://u:hunter2 x@h': {}}",
+        "cameras: {yard: {sorce: 'rtsp://u:hunter2@h'}}",
+        "cameras: {yard: {source: ['rtsp://u:hunter2@h']}}",
+        "cameras: {yard: {idle_fps: 'http://h/?token=hunter2'}}",
+        "bridge: {kafka: {bootstrap: 'u:hunter2@h:9092'}}",
+        "bridge: {kafka: {password: hunter2}}",
+    ],
+)
+def test_no_error_shows_a_secret(site_file: Path, text: str) -> None:
+    site_file.write_text(text)
+    settings, errors = check_settings(site_file)
+    assert (settings is None) == bool(errors)
+    assert "unter2" not in "".join(f"{error!r}{error}{error.__cause__}" for error in errors)
+
+
+@pytest.mark.parametrize("name", ["VIGIL_CAMERAS", "VIGIL_BUS", "VIGIL_CAMERAS__YARD", "VIGIL_BUS__URL"])
+def test_no_error_shows_a_secret_of_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "rtsp://u:hunter2@h")
+    with pytest.raises(ConfigError) as raised:
+        load_settings()
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("site: home\n", False),
+        ("bus: {password: ''}\n", False),
+        ("bus: {password: hunter2}\n", True),
+        ("cameras: {yard: {source: 'rtsp://u:hunter2@h'}}\n", True),
+        ("cameras: {yard: {source: 'file:a@b.mp4'}}\n", False),
+        ("a: [{b: 'http://h/?token=hunter2'}]\n", True),
+        ("a: [", False),
+    ],
+)
+def test_a_site_file_with_a_secret_that_everybody_can_read_is_known(
+    site_file: Path, text: str, *, secret: bool
+) -> None:
+    site_file.write_text(text)
+    site_file.chmod(0o644)
+    assert exposes_secrets(site_file) is secret
+    site_file.chmod(0o640)
+    assert not exposes_secrets(site_file)
 
 
 def test_rules_of_the_site_file_take_the_place_of_the_default(site_file: Path) -> None:

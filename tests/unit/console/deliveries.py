@@ -13,7 +13,6 @@ from broker.messages import (
     ModelRef,
     NodeHealth,
     NodeStatus,
-    Receipt,
     Reject,
     encode_json,
 )
@@ -28,6 +27,7 @@ from broker.topics import (
     REJECT,
 )
 from tests.support.messages import AT, escalation, frame_meta, jpeg
+from tests.support.messages import receipt as receipt_of
 
 __all__ = [
     "delivery",
@@ -84,9 +84,7 @@ def escalated(number: int = 1, camera: str = "yard", **changes: object) -> Deliv
 
 
 def receipt(number: int = 1) -> Delivery:
-    message = Receipt(
-        event_id=f"{ORIGIN}:abcd:{number}", sink="journal", location=f"journal/{number}", stored_at=AT, latency_ms=2.5
-    )
+    message = receipt_of(f"{ORIGIN}:abcd:{number}", location=f"journal/{number}", latency_ms=2.5)
     return delivery(RECEIPT.at("home", origin=ORIGIN), message)
 
 

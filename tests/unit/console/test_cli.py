@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -20,6 +21,8 @@ def runner() -> CliRunner:
 
 def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["vigil", *arguments])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # put back at the end, as the mode of new files
+    monkeypatch.setattr(os, "umask", lambda mask: mask)
     return main()
 
 
@@ -39,6 +42,39 @@ def test_the_root_help_imports_no_component_and_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("up", "--camera", "yard=rtsp://admin:s3cret@h/s"),
+        ("up", "--camera", "rtsp://admin:s3cret@h/s"),
+        ("edge", "--camera=yard=http://h/?token=s3cret"),
+        ("--bus", "mqtt://admin:s3cret@h", "up"),
+        ("--bus=mqtt://admin:s3cret@h", "up"),
+        ("up", "rtsp://admin:s3cret@h/s"),
+        ("up", "--nonsense=rtsp://admin:s3cret@h/s"),
+        ("join", "10.0.0.2", "vigil-s3cret" + "x" * 40),
+    ],
+)
+def test_a_secret_on_the_command_line_is_refused_and_not_repeated(
+    runner: CliRunner, arguments: tuple[str, ...]
+) -> None:
+    result = runner.invoke(cli, arguments)
+    assert result.exit_code == 2
+    assert "s3cret" not in result.output
+    assert "seen by every user of this machine (`ps`)" in result.output
+    assert "VIGIL_CAMERAS__NAME__SOURCE" in result.output
+    assert "VIGIL_BUS__PASSWORD" in result.output
+
+
+def test_what_nobody_caught_is_printed_without_its_secrets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, "--version") == 0
+    error = OSError("cannot open rtsp://admin:s3cret@h/s")
+    sys.excepthook(OSError, error, None)
+    assert capsys.readouterr().err == "OSError: cannot open rtsp://***@h/s\n"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -110,3 +110,42 @@ def test_secrets_go_by_environment_and_settings_in_it_do_not_go_above_the_site_f
         settings, {"PATH": "/bin", "VIGIL_BUS__URL": "mqtt://old", "VIGIL_SITE": "old", "VIGIL_CONFIG": "old.yaml"}
     )
     assert environment == {"PATH": "/bin", "VIGIL_BUS__PASSWORD": "hunter2"}
+
+
+def test_a_secure_mesh_has_a_port_for_processes_and_one_for_people(tmp_path: Path) -> None:
+    given = {"broker": {"secure": True, "engine": "mosquitto"}, "state_dir": tmp_path / "a state", "node": "laptop"}
+    plan = compose(load_settings(None, given), ALL_FREE)
+    assert plan.is_secure
+    assert (plan.settings.bus.url, plan.people_url) == ("mqtts://127.0.0.1:8883", "mqtts://127.0.0.1:8884")
+    assert plan.broker_port == 8883
+    assert plan.watch_example == f"vigil --state '{tmp_path}/a state' --bus mqtts://127.0.0.1:8884 watch"
+    identity = tmp_path / "a state" / "identity"
+    assert plan.frame_example == (
+        f"mosquitto_sub -h 127.0.0.1 -p 8884 --cafile '{identity}/ca.crt' --cert '{identity}/person.crt' "
+        f"--key '{identity}/person.key' -t 'vigil/v1/+/camera/+/frame' -C 1 > a.jpg"
+    )
+
+
+def test_taken_ports_of_a_secure_mesh_give_way_too(tmp_path: Path) -> None:
+    taken = {8883, 8884}
+    free = iter((40_001, 40_002))
+    machine = Machine(port_is_free=lambda _host, port: port not in taken, free_port=lambda _host: next(free))
+    plan = compose(load_settings(None, {"broker": {"secure": True}, "state_dir": tmp_path}), machine)
+    assert (plan.settings.bus.url, plan.people_url) == ("mqtts://127.0.0.1:40001", "mqtts://127.0.0.1:40002")
+    assert plan.notices == (
+        "port 8883 is taken, so the broker is on 40001",
+        "port 8884 is taken, so the broker's port for people is on 40002",
+    )
+
+
+def test_a_broker_elsewhere_is_not_made_secure_here(tmp_path: Path) -> None:
+    given = {"broker": {"secure": True}, "bus": {"url": "mqtts://broker.local:8883"}, "state_dir": tmp_path}
+    plan = compose(load_settings(None, given), ALL_FREE)
+    assert not plan.is_secure
+    assert plan.people_url == "mqtts://broker.local:8883"
+
+
+def test_a_mesh_without_tls_keeps_its_port(settings: Settings) -> None:
+    plan = compose(settings, ALL_FREE)
+    assert not plan.is_secure
+    assert (plan.broker_port, plan.people_url) == (1883, "mqtt://127.0.0.1:1883")

@@ -66,6 +66,16 @@ def test_secrets_are_masked(site_file: Path) -> None:
     site_file.write_text(
         "bus: {username: vigil, password: hunter2}\ncameras:\n  yard: {source: 'rtsp://admin:hunter3@10.0.0.9/s'}\n"
     )
-    output = vigil("--config", str(site_file), "config", "show").output
-    assert "hunter" not in output
-    assert yaml.safe_load(output)["cameras"]["yard"]["source"] == "rtsp://***@10.0.0.9/s"
+    shown = vigil("--config", str(site_file), "config", "show")
+    assert "hunter" not in shown.output
+    assert yaml.safe_load(shown.stdout)["cameras"]["yard"]["source"] == "rtsp://***@10.0.0.9/s"
+
+
+def test_a_site_file_with_a_secret_that_everybody_can_read_is_told(site_file: Path) -> None:
+    site_file.write_text("bus: {username: vigil, password: hunter2}\n")
+    for mode, told in ((0o644, True), (0o640, False)):
+        site_file.chmod(mode)
+        result = vigil("config", "check", str(site_file))
+        assert result.exit_code == 0
+        words = f"vigil: warning: {site_file} holds a password or a token, and every user of this machine can read it"
+        assert (words in result.stderr) is told

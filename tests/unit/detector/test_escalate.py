@@ -11,14 +11,16 @@ import pytest
 import structlog.testing
 
 from broker import Bus, Frame
-from broker.messages import Detection, Escalation, Receipt
+from broker.link import Link
+from broker.memory import MemoryBroker
+from broker.messages import Detection, Escalation, Evidence
 from broker.outbox import split_event_id
 from broker.topics import CAMERA_ESCALATION, CAMERA_EVIDENCE, RECEIPT
 from config import ManualClock
 from config.settings import PresenceRule
 from detector.escalate import Escalator
 from detector.rules import Firing
-from tests.support.messages import AT, frame_meta
+from tests.support.messages import AT, frame_meta, jpeg, receipt
 from tests.support.waiting import wait_until
 from tests.unit.detector.stand_ins import MODEL, picture
 from tests.unit.detector.street import ORIGIN, SITE, Street
@@ -84,6 +86,45 @@ def test_the_same_picture_is_kept_at_the_broker_with_its_metadata(street: Street
     wait_until(lambda: seen == [True])
 
 
+@pytest.mark.parametrize(("packet_bytes_max", "pictures"), [(12_000, 1), (3_000, 0)])
+def test_a_broker_that_takes_little_gets_a_smaller_picture_or_none(
+    street: Street, bus: Bus, packet_bytes_max: int, pictures: int
+) -> None:
+    bus.close(0)
+    small = MemoryBroker(packet_bytes_max=packet_bytes_max)
+    street.broker = small
+    street.open()
+    tight = street.worker_bus()
+    tight.start()
+    assert tight.wait_connected(5)
+    raise_one(escalator(tight), 1)
+    wait_until(lambda: street.heard[CAMERA_ESCALATION])
+    said = street.heard[CAMERA_ESCALATION][0].content
+    assert isinstance(said, Escalation)
+    assert len(said.evidence) == pictures
+    assert all(1_000 < len(evidence.data) <= 9_000 for evidence in said.evidence)
+    wait_until(lambda: len(street.heard[CAMERA_EVIDENCE]) == pictures)
+    assert tight.statistics().link.connections == 1
+
+
+def test_a_picture_that_has_become_too_large_is_left_out(
+    street: Street, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raising = escalator(bus)
+    monkeypatch.setattr(Link, "packet_bytes_max", 3_000)
+    monkeypatch.setattr(raising, "_evidence", lambda said, shown: _large(said))
+    raise_one(raising, 1)
+    wait_until(lambda: street.heard[CAMERA_ESCALATION])
+    said = street.heard[CAMERA_ESCALATION][0].content
+    assert isinstance(said, Escalation)
+    assert said.evidence == ()
+    assert raising.held == 0
+
+
+def _large(_escalation: Escalation) -> tuple[Evidence, ...]:
+    return (Evidence(content_type="image/jpeg", sha256="0" * 64, width=64, height=48, data=jpeg() + bytes(5_000)),)
+
+
 def sent(street: Street) -> list[int]:
     said = [delivery.content for delivery in street.heard[CAMERA_ESCALATION]]
     return list(dict.fromkeys(e.frame_seq for e in said if isinstance(e, Escalation)))
@@ -93,8 +134,8 @@ def confirm_all(bus: Bus, street: Street) -> None:
     """What a bridge does."""
     for delivery in street.heard[CAMERA_ESCALATION]:
         if isinstance(delivery.content, Escalation):
-            receipt = Receipt(event_id=delivery.content.id, sink="journal", location="1", stored_at=AT)
-            street.node.publish(RECEIPT.at(SITE, origin=ORIGIN), receipt)
+            stored = receipt(delivery.content.id, delivery.payload)
+            street.node.publish(RECEIPT.at(SITE, origin=ORIGIN), stored)
     wait_until(lambda: bus.statistics().outbox_rows == 0)
 
 

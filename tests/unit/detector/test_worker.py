@@ -212,7 +212,7 @@ def test_a_frame_that_waited_too_long_is_dropped_and_counted(street: Street) -> 
         too_late = now() + timedelta(seconds=0.3)
         wait_until(lambda: now() > too_late)
         at_work.backend.open.set()
-        wait_until(lambda: at_work.figure("drops", "frames_stale") == 1)
+        wait_until(lambda: at_work.figure("drops", "frames_late") == 1)
         street.send(frame(2, now()))
         wait_scored(street, 2)
     assert [scores.frame_seq for scores in scored(street)] == [0, 2]
@@ -222,7 +222,7 @@ def test_a_frame_that_was_held_up_on_its_way_is_dropped_and_counted(street: Stre
     with running(street, frame_age_max_s=5) as at_work:
         street.send(frame(1, now()))
         street.send(frame(2, now() - timedelta(seconds=6)))
-        wait_until(lambda: at_work.figure("drops", "frames_stale") == 1)
+        wait_until(lambda: at_work.bus.statistics().frames_stale == 1)
 
 
 @pytest.mark.parametrize("ahead", [timedelta(hours=3), timedelta(hours=-3), timedelta(days=-20_000)])

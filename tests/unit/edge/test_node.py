@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from broker import Bus, Delivery
 from broker.memory import MemoryBroker
-from broker.messages import OpenEvents
 from broker.outbox import split_event_id
-from broker.topics import CAMERA_MOTION_OPEN
-from config import ConfigError, PermanentError, TransientError
+from broker.topics import CAMERA_MOTION_ACTIVE, CAMERA_MOTION_OPEN, CAMERA_STATE, everything
+from config import ConfigError, ManualClock, PermanentError, TransientError
 from config.settings import BusSettings, Settings
 from edge.node import check_sources
 from tests.support.waiting import wait_until
@@ -138,24 +138,67 @@ def test_a_node_without_a_working_camera_says_so_and_gives_up(tmp_path: Path) ->
     assert sorted(str(error).split("; ")) == ["camera door: no such source", "camera yard: there is no file"]
 
 
-def test_a_movement_that_a_killed_process_left_open_is_ended_by_the_next(tmp_path: Path) -> None:
+def test_what_another_node_left_open_is_ended_by_the_one_that_takes_its_camera_over(tmp_path: Path) -> None:
     broker = MemoryBroker()
-    first = Street(tmp_path / "a", {"yard": [[*still(3), *walk(2)]]}, broker=broker)
-    with first:
-        wait_until(first.motions)
+    with Street(tmp_path / "a", {"yard": [[*still(3), *walk(2)]]}, broker=broker) as first:
+        wait_until(lambda: first.motions() and first.open_ids()[-1:] == [(first.motions()[0].id,)])
         start = first.motions()[0]
-        left = OpenEvents(camera="yard", at=start.at, ids=(start.id,))
-    # As SIGKILL leaves it: what is retained still names the movement.
-    with Street(tmp_path / "b", {}, broker=broker) as helper:
-        helper.bus.publish(CAMERA_MOTION_OPEN.at("home", camera="yard"), left)
-        wait_until(lambda: left.ids in helper.open_ids())
-    with Street(tmp_path / "c", {"yard": [[*still(3), *walk(1), *still(2)]]}, broker=broker) as street:
+        kill(first)
+    with Street(tmp_path / "b", {"yard": [[*still(3), *walk(1), *still(2)]]}, broker=broker) as street:
         wait_until(lambda: len(street.motions()) == 3)
         wait_until(lambda: street.open_ids()[-1:] == [()])
     ended, own_start, own_end = street.motions()
     assert (ended.type, ended.motion_id, ended.ended) == ("end", start.id, "interrupted")
     assert ended.started_at == start.at
     assert own_start.motion_id == own_end.motion_id != start.id
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_what_a_killed_process_left_open_is_ended_once_by_the_next(tmp_path: Path, *, forgets: bool) -> None:
+    broker = MemoryBroker()
+    with Street(tmp_path, {"yard": [[*still(3), *walk(2)]]}, broker=broker) as first:
+        wait_until(lambda: first.motions() and first.open_ids()[-1:] == [(first.motions()[0].id,)])
+        start = first.motions()[0]
+        kill(first)
+    ends = []
+    for _ in range(3):
+        if forgets:
+            broker.forget()
+        with Street(tmp_path, {"yard": [still(2)]}, broker=broker) as street:
+            wait_until(lambda: street.open_ids() == [()])
+            wait_until(lambda: street.node.figures().counts["frames_captured"] == 20)
+            wait_until(lambda: street.bus.statistics().awaiting_receipt == street.bus.statistics().outbox_rows)
+            ends += [event for event in street.motions() if event.type == "end"]
+            kill(street)
+    assert {event.id for event in ends} == {ends[0].id}, "the same message may come again, until its receipt"
+    assert (ends[0].motion_id, ends[0].ended, ends[0].started_at) == (start.id, "interrupted", start.at)
+
+
+def test_what_another_node_has_ended_since_is_not_ended_again_by_the_node_that_comes_back(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    with Street(tmp_path / "a", {"yard": [[*still(3), *walk(2)]]}, broker=broker) as first:
+        wait_until(lambda: first.motions() and first.open_ids()[-1:] == [(first.motions()[0].id,)])
+        kill(first)
+    second = Street(tmp_path / "b", {"yard": [still(2)]}, broker=broker)
+    second.clock.advance(60)
+    with second:
+        wait_until(lambda: [event for event in second.motions() if event.type == "end"])
+    with Street(tmp_path / "a", {"yard": [still(2)]}, broker=broker) as third:
+        wait_until(lambda: third.node.figures().counts["frames_captured"] == 20)
+        wait_until(lambda: third.open_ids() == [()])
+        wait_until(lambda: third.bus.statistics().awaiting_receipt == third.bus.statistics().outbox_rows)
+    assert [event for event in third.motions() if event.type == "end"] == []
+
+
+def kill(street: Street) -> None:
+    """Leave as SIGKILL does: nothing is said, and the outbox stays as it is."""
+    street.broker.cut("edge")
+    setattr(street.bus._link, "send", _nobody)  # noqa: B010 - a method of one object
+    street.node._cameras.clear()
+
+
+def _nobody(_message: object) -> int:
+    raise TransientError("dead")
 
 
 def test_a_reconnect_does_not_end_what_still_moves(tmp_path: Path) -> None:
@@ -186,7 +229,7 @@ def test_without_a_broker_events_wait_and_frames_do_not(tmp_path: Path) -> None:
 
 
 def test_a_full_outbox_is_counted_and_the_camera_goes_on(tmp_path: Path) -> None:
-    street = Street(tmp_path, {"yard": [[*still(2), *walk(1), *still(2)] * 3]}, outbox_rows_max=2)
+    street = Street(tmp_path, {"yard": [[*still(2), *walk(1), *still(2)] * 3]}, outbox_rows_max=4)
     street.broker.stop()
     street.node.start()
     street._ready.set()
@@ -195,17 +238,54 @@ def test_a_full_outbox_is_counted_and_the_camera_goes_on(tmp_path: Path) -> None
     street.close()
 
 
-def test_a_frame_that_is_too_large_is_told_and_motion_goes_on(tmp_path: Path) -> None:
+def test_a_frame_that_is_too_large_is_sent_smaller(tmp_path: Path) -> None:
     script = [*still(3), *walk(1), *still(3)]
     with Street(tmp_path, {"yard": [script]}, bus=BusSettings(frame_bytes_max=10_000), jpeg_bytes=10_001) as street:
+        wait_until(lambda: street.node.figures().counts["frames_captured"] == 70)
+        wait_until(street.frames)
+    assert {(frame.meta.width, frame.meta.height) for frame in street.frames()} == {(100, 75)}
+    assert street.node.figures().counts["frames_reduced"] == street.node.figures().counts["frames_sent"] > 5
+    assert street.states()[1].error is None
+
+
+def test_a_broker_that_takes_no_picture_at_all_is_told_and_motion_goes_on(tmp_path: Path) -> None:
+    broker = MemoryBroker(packet_bytes_max=800)
+    with Street(tmp_path, {"yard": [[*still(3), *walk(1), *still(3)]]}, broker=broker) as street:
         wait_until(lambda: len(street.motions()) == 2)
         wait_until(lambda: street.node.figures().counts["frames_captured"] == 70)
+        wait_until(lambda: len(street.states()) > 1)
     assert street.frames() == []
     online = street.states()[1]
     assert online.state == "online"
-    assert online.error is not None
-    assert "lower the picture's size or jpeg_quality" in online.error
+    assert "raise bus.frame_bytes_max, or the broker's packet limit" in str(online.error)
     assert street.node.figures().drops["frames_unsent_here"] > 5
+    assert street.bus.statistics().link.connections == 1
+
+
+def test_a_movement_that_goes_on_is_said_again_and_would_expire_at_the_broker(tmp_path: Path) -> None:
+    clock = ManualClock()
+    broker = MemoryBroker(clock=clock)
+    with Street(tmp_path, {"yard": [[*still(3), *walk(25)]]}, broker=broker) as street:
+        wait_until(lambda: street.node.figures().counts["frames_captured"] == 280)
+        wait_until(lambda: street.active() == ["OFF", "ON", "ON", "ON"])
+        assert retained(broker) == {"ON"}
+        clock.advance(31)
+        assert retained(broker) == set()
+        street.close()
+    assert retained(broker) == {"OFF"}
+    clock.advance(1e6)
+    assert retained(broker) == {"OFF"}
+
+
+def retained(broker: MemoryBroker) -> set[object]:
+    """What somebody who comes now hears of movement."""
+    seen: list[Delivery] = []
+    bus = Bus(site="home", origin="node-1.late", transports=broker.transports("late"))
+    bus.subscribe_filter(everything("home"), seen.append)
+    bus.start()
+    wait_until(lambda: any(d.topic.spec is CAMERA_STATE for d in seen))
+    bus.close(0)
+    return {d.content for d in seen if d.topic.spec is CAMERA_MOTION_ACTIVE}
 
 
 class TestCheckSources:

@@ -1,0 +1,191 @@
+"""What comes in: decoded by the contract, judged for its age, handed to whoever asked for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from broker.frames import Frame, decode_frame
+from broker.freshness import Freshness
+from broker.messages import Message, Reject, decode_json
+from broker.topics import REJECT, PayloadKind, Topic, TopicSpec, parse_topic
+from broker.transport import Inbound
+from config.clock import Clock
+from config.errors import BadPayloadError, TransientError
+from config.log import get_logger
+
+__all__ = ["Content", "Delivery", "Handler", "Intake", "Subscription"]
+
+Content = Message | Frame | bytes | str
+"""A struct for JSON topics, a JPEG for picture topics (bytes out, :class:`Frame` in), bare text for the others."""
+
+_REJECT_INTERVAL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message that came.
+
+    Attributes:
+        topic: where it came.
+        content: the struct, the :class:`~broker.frames.Frame`, or the text.
+        payload: the bytes as they came.
+        retained: the broker kept it; it may be old.
+        received_at: when this process had it.
+        delay_s: of a frame: how much longer than the camera's fastest frame it was on its way; else 0.
+    """
+
+    topic: Topic
+    content: Content
+    payload: bytes
+    retained: bool
+    received_at: datetime
+    _acknowledge: Callable[[], None]
+    delay_s: float = 0.0
+
+    def ack(self) -> None:
+        """Confirm it to the broker; from any thread, once the work is durable.
+
+        The broker hears of it when everything that came before is confirmed too. A confirmation that comes after the
+        connection was lost is ignored: the message comes again.
+        """
+        self._acknowledge()
+
+
+Handler = Callable[[Delivery], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What somebody asked for; without `spec` it is everything under the filter."""
+
+    topic_filter: str
+    qos: int
+    spec: TopicSpec | None
+    params: Mapping[str, str]
+    handler: Handler
+    manual_ack: bool
+
+    def wants(self, topic: Topic) -> bool:
+        """Whether this message is asked for."""
+        if self.spec is None:
+            return True
+        return self.spec is topic.spec and all(topic.params[name] == value for name, value in self.params.items())
+
+
+class Intake:
+    """Decodes and hands out what comes.
+
+    Concurrency: `on_message` and `connected` belong to the connection's thread; the others may be called from any.
+
+    Args:
+        site: the site's name.
+        origin: ``{node}.{role}`` of this process.
+        clock: time.
+        frame_age_max_s: frames that were longer on their way are dropped and counted.
+        publish: tells the reject topic.
+        catch_up: called when nothing but old frames comes.
+    """
+
+    def __init__(
+        self,
+        *,
+        site: str,
+        origin: str,
+        clock: Clock,
+        frame_age_max_s: float,
+        publish: Callable[[Topic, Reject], None],
+        catch_up: Callable[[], bool],
+    ) -> None:
+        self._own_rejects = REJECT.at(site, origin=origin)
+        self._clock = clock
+        self._publish = publish
+        self._catch_up = catch_up
+        self._log = get_logger(origin=origin)
+        self._lock = threading.Lock()
+        self._subscriptions: list[Subscription] = []
+        self._freshness = Freshness(frame_age_max_s)
+        self._last_reject_s = float("-inf")
+        self.received = 0
+        self.rejected = 0
+        self.frames_stale = 0
+
+    def add(self, subscription: Subscription) -> None:
+        """From now on hand this out too."""
+        with self._lock:
+            self._subscriptions.append(subscription)
+
+    def connected(self) -> list[tuple[str, int]]:
+        """A new connection stands; returns the topic filters to ask for, each with its QoS."""
+        self._freshness.connected()
+        with self._lock:
+            return [(s.topic_filter, s.qos) for s in self._subscriptions]
+
+    def on_message(self, inbound: Inbound, acknowledge: Callable[[], None]) -> None:
+        """Decode one message and hand it out; it is acknowledged afterwards, unless somebody does so himself."""
+        try:
+            topic, content = _decode(inbound)
+        except BadPayloadError as error:
+            self.reject(inbound.topic, error.reason, len(inbound.payload))
+            acknowledge()
+            return
+        delay_s = self._delay_s(topic, content, retained=inbound.retained)
+        if delay_s is None:
+            acknowledge()
+            return
+        delivery = Delivery(topic, content, inbound.payload, inbound.retained, self._clock.now(), acknowledge, delay_s)
+        self.received += 1
+        manual = False
+        for subscription in self._matching(topic):
+            manual = manual or subscription.manual_ack
+            subscription.handler(delivery)
+        if not manual:
+            delivery.ack()
+
+    def _delay_s(self, topic: Topic, content: Content, *, retained: bool) -> float | None:
+        """How late a frame is; None when it is too late. What a broker keeps is old by nature."""
+        if not isinstance(content, Frame) or topic.spec.retain or retained:
+            return 0.0
+        now_s = self._clock.monotonic_s()
+        delay_s = self._freshness.delay_s(topic.camera, content.meta.captured_at.timestamp(), now_s)
+        if delay_s is None:
+            self.frames_stale += 1
+            if self._freshness.is_behind(now_s) and self._catch_up():
+                self._log.warning("bus.behind", frames_stale=self.frames_stale)
+        return delay_s
+
+    def _matching(self, topic: Topic) -> list[Subscription]:
+        with self._lock:
+            return [subscription for subscription in self._subscriptions if subscription.wants(topic)]
+
+    def reject(self, topic: str, reason: str, size_bytes: int) -> None:
+        """Count a message that cannot be used, and tell the reject topic; at most one a second."""
+        now_s = self._clock.monotonic_s()
+        self._log.warning("bus.rejected", topic=topic[:256], reason=reason)
+        with self._lock:
+            self.rejected += 1
+            count = self.rejected
+            if topic.startswith(str(self._own_rejects)) or now_s - self._last_reject_s < _REJECT_INTERVAL_S:
+                return
+            self._last_reject_s = now_s
+        message = Reject(
+            topic=topic[:1024], reason=reason[:1024], size_bytes=size_bytes, count=count, at=self._clock.now()
+        )
+        try:
+            self._publish(self._own_rejects, message)
+        except TransientError:
+            self._log.debug("bus.reject_unsent", topic=topic[:256])
+
+
+def _decode(inbound: Inbound) -> tuple[Topic, Content]:
+    topic = parse_topic(inbound.topic)
+    spec = topic.spec
+    if spec.kind is PayloadKind.JPEG:
+        return topic, decode_frame(inbound.payload, max_bytes=spec.max_bytes)
+    if spec.payload is not None:
+        return topic, decode_json(spec.payload, inbound.payload, max_bytes=spec.max_bytes)
+    if inbound.payload not in (b"ON", b"OFF"):
+        raise BadPayloadError("neither ON nor OFF", size_bytes=len(inbound.payload))
+    return topic, inbound.payload.decode()

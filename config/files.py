@@ -1,0 +1,71 @@
+"""Files that must never be seen half written, or by the wrong eyes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["hold_lock", "make_private_folder", "write_atomically"]
+
+PRIVATE = 0o600
+PUBLIC = 0o644
+
+
+def make_private_folder(path: Path) -> None:
+    """Make a folder that only its owner can enter, and take others' access from one that is there.
+
+    Raises:
+        OSError: it cannot be made, or belongs to somebody else.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o700)
+
+
+def write_atomically(path: Path, content: bytes | str, *, mode: int = PRIVATE) -> None:
+    """Replace a file in one step, on disk when this returns; a reader sees the old content or the new one.
+
+    Args:
+        path: the file; its folder is there.
+        content: text is written as UTF-8.
+        mode: from its first moment.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    payload = content.encode() if isinstance(content, str) else content
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def hold_lock(path: Path) -> Iterator[None]:
+    """Wait until nobody else holds this lock file, and hold it; the system lets go also when the process is killed."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,315 @@
+"""The authority's door: HTTPS for nodes that join with a token, and for members that renew their certificates.
+
+Everything here can be reached by strangers, so everything is bounded: connections at a time, bytes and seconds of
+each, wrong tokens from one address. A caller learns that it was refused, and only the log says why.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import socket
+import ssl
+import sys
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from broker.authority import Authority, RefusedError
+from broker.identity import Admission
+from broker.members import CaFolder
+from config.clock import Clock, SystemClock
+from config.errors import BadPayloadError, ConfigError, VigilError
+from config.log import get_logger
+from config.settings import BrokerSettings
+from fleet.wire import CA_PATH, JOIN_PATH, RENEW_PATH, REQUEST_BYTES_MAX, read_join_request
+
+__all__ = ["EnrolmentServer", "announced", "announced_port"]
+
+_CONNECTIONS_MAX = 16
+_CONNECTION_S = 10.0
+"""Seconds for all of a connection, handshake included; the slowest Pi makes its key before it connects."""
+_OPEN_DOOR = "serve"
+"""Held, with the port in it, for as long as `vigil ca serve` runs."""
+_GUESSES_MAX = 5
+_GUESSES_WITHIN_S = 60.0
+_ADDRESSES_MAX = 1_000
+
+
+@contextmanager
+def announced(folder: CaFolder, port: int) -> Iterator[None]:
+    """Say to the other commands on this machine that the door stays open, and on which port.
+
+    Raises:
+        ConfigError: it is open already.
+    """
+    descriptor = os.open(folder.path / _OPEN_DOOR, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError("another `vigil ca serve` runs on this machine for this authority") from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(port).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def announced_port(folder: CaFolder) -> int | None:
+    """Where `vigil ca serve` answers on this machine; None where it does not run."""
+    try:
+        descriptor = os.open(folder.path / _OPEN_DOOR, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return int(os.pread(descriptor, 16, 0) or b"0") or None
+    else:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+class _Guesses:
+    """Counts wrong tokens by address; a token has 128 random bits, so this keeps the log short more than it guards."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._at_s: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def is_blocked(self, address: str) -> bool:
+        """Whether this address has guessed too often."""
+        with self._lock:
+            guesses = self._at_s.get(address, ())
+            oldest_s = self._clock.monotonic_s() - _GUESSES_WITHIN_S
+            return sum(1 for at_s in guesses if at_s > oldest_s) >= _GUESSES_MAX
+
+    def add(self, address: str) -> None:
+        """One more."""
+        with self._lock:
+            self._at_s.setdefault(address, deque(maxlen=_GUESSES_MAX)).append(self._clock.monotonic_s())
+            self._at_s.move_to_end(address)
+            if len(self._at_s) > _ADDRESSES_MAX:
+                self._at_s.popitem(last=False)
+
+
+class EnrolmentServer:
+    """Lets members in and renews their certificates.
+
+    Concurrency: one thread takes connections, each is served on a thread of its own.
+
+    Args:
+        authority: decides.
+        broker: whose ports are told to those who join.
+        host: address to listen on; empty for every one.
+        port: TCP port; 0 for a free one.
+        clock: time.
+
+    Raises:
+        ConfigError: the address or port cannot be had.
+    """
+
+    def __init__(
+        self, authority: Authority, broker: BrokerSettings, *, host: str, port: int, clock: Clock | None = None
+    ) -> None:
+        self._authority = authority
+        self._broker = broker
+        self.guesses = _Guesses(clock or SystemClock())
+        self.log = get_logger()
+        try:
+            self._server = _Server((host, port), self)
+        except OSError as error:
+            raise ConfigError(f"cannot listen on {host or 'any address'}, port {port}: {error.strerror}") from error
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), name="enrolment", daemon=True)
+
+    @property
+    def port(self) -> int:
+        """The TCP port."""
+        return int(self._server.server_address[1])
+
+    def start(self) -> None:
+        """Begin to take connections."""
+        self._thread.start()
+        self.log.info("enrol.listening", port=self.port)
+
+    def close(self) -> None:
+        """Take no more; connections under way have their seconds."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def tls(self) -> ssl.SSLContext:
+        """How connections are secured: read anew for each, for the server's certificate may have been renewed."""
+        folder = self._authority.folder
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(folder.server, folder.server_key)
+        context.verify_mode = ssl.CERT_OPTIONAL
+        for authority in (folder.ca, folder.people):
+            context.load_verify_locations(authority)
+        return context
+
+    def authority_certificate(self) -> bytes:
+        """What a node checks its token's fingerprint against."""
+        return self._authority.folder.ca.read_bytes()
+
+    def join(self, body: bytes, address: str) -> Admission:
+        """Let somebody in.
+
+        Raises:
+            RefusedError: not with this token.
+            BadPayloadError: the request is none.
+        """
+        wanted = read_join_request(body)
+        admission = self._authority.redeem(wanted.secret, wanted.name, wanted.request.encode())
+        self.log.info(
+            "enrol.joined",
+            member=admission.name,
+            kind=admission.kind,
+            roles=sorted(admission.certificates),
+            address=address,
+        )
+        return self._with_port(admission)
+
+    def renew(self, certificate: bytes | None, address: str) -> Admission:
+        """New certificates for whoever has shown one that is in force.
+
+        Raises:
+            RefusedError: nobody has, or it is revoked.
+        """
+        if certificate is None:
+            raise RefusedError("no certificate was shown")
+        admission = self._authority.renew(certificate)
+        self.log.info("enrol.renewed", member=admission.name, kind=admission.kind, address=address)
+        return self._with_port(admission)
+
+    def _with_port(self, admission: Admission) -> Admission:
+        ports = {"node": self._broker.secure_port, "person": self._broker.people_port}
+        return replace(admission, port=ports[admission.kind])
+
+
+def _cut(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = _CONNECTIONS_MAX
+
+    def __init__(self, address: tuple[str, int], door: EnrolmentServer) -> None:
+        self.door = door
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self._slots = threading.BoundedSemaphore(_CONNECTIONS_MAX)
+        super().__init__(address, _Handler)
+
+    def server_bind(self) -> None:
+        """Without the library's look-up of a host name, which nobody needs and which may take seconds."""
+        TCPServer.server_bind(self)
+
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as socketserver has it
+        if not self._slots.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as above
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._slots.release()
+
+    def finish_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as above
+        request.settimeout(_CONNECTION_S)
+        with self.door.tls().wrap_socket(request, server_side=True, do_handshake_on_connect=False) as connection:
+            # A caller that sends a byte now and then never times out by itself.
+            deadline = threading.Timer(_CONNECTION_S, _cut, (connection,))
+            deadline.start()
+            try:
+                connection.do_handshake()
+                _Handler(connection, client_address, self)
+            finally:
+                deadline.cancel()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as above
+        del request
+        self.door.log.debug("enrol.fault", address=client_address[0], error=repr(sys.exc_info()[1]))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    connection: ssl.SSLSocket
+    timeout = _CONNECTION_S
+
+    def do_GET(self) -> None:
+        """The authority's certificate, which is public."""
+        if self.path == CA_PATH:
+            self._answer(HTTPStatus.OK, self.server.door.authority_certificate(), "application/x-pem-file")
+        else:
+            self.send_error(HTTPStatus.NOT_FOUND)
+
+    def do_POST(self) -> None:
+        """Join, or renew."""
+        door, address = self.server.door, str(self.client_address[0])
+        try:
+            # Read also where it is not looked at: a connection that is closed on unread bytes loses its answer.
+            body = self._body()
+            if door.guesses.is_blocked(address):
+                self.send_error(HTTPStatus.TOO_MANY_REQUESTS)
+                return
+            if self.path == JOIN_PATH:
+                admission = door.join(body, address)
+            elif self.path == RENEW_PATH:
+                admission = door.renew(self.connection.getpeercert(binary_form=True), address)
+            else:
+                self.send_error(HTTPStatus.NOT_FOUND)
+                return
+        except BadPayloadError as error:
+            door.log.warning("enrol.refused", address=address, reason=error.reason)
+            self.send_error(HTTPStatus.BAD_REQUEST)
+        except RefusedError as error:
+            door.guesses.add(address)
+            door.log.warning("enrol.refused", address=address, reason=str(error))
+            self.send_error(HTTPStatus.FORBIDDEN)
+        except VigilError as error:
+            door.log.error("enrol.failed", address=address, error=str(error))
+            self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR)
+        else:
+            self._answer(HTTPStatus.OK, msgspec.json.encode(admission), "application/json")
+
+    def _body(self) -> bytes:
+        length = self.headers.get("Content-Length", "")
+        if not re.fullmatch("[0-9]{1,6}", length) or int(length) > REQUEST_BYTES_MAX:
+            raise BadPayloadError("a request without a length, or too long")
+        return self.rfile.read(int(length))
+
+    def _answer(self, status: HTTPStatus, content: bytes, kind: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """A status and nothing else: the page of the library repeats what was asked."""
+        del message, explain
+        self._answer(HTTPStatus(code), b"", "text/plain")
+
+    def version_string(self) -> str:
+        """Not which Python this is."""
+        return "vigil"
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as http.server has it
+        """Nothing: it would repeat to a terminal what a stranger has written."""

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.test_up import VERDICT, free_ports, stored
+from tests.e2e.vigil_process import Vigil, run_vigil
+from tests.support.waiting import wait_until
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("engine", ["mosquitto", "embedded"])
+def test_nobody_comes_in_without_a_certificate_and_nothing_is_missing(engine: str, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    site_file = tmp_path / "site.yaml"
+    site_file.write_text("detector:\n  rules:\n    presence: {cooldown_s: 1}\n")
+    options = ("--config", str(site_file), "--state", str(state))
+    with Vigil(*options, "up", "--secure", "--engine", engine, *free_ports(), folder=tmp_path) as vigil:
+        wait_until(lambda: stored(state), timeout_s=90, what=f"the first escalation\n{vigil.output}")
+        assert "made a certificate authority in" in vigil.output
+        assert picture(vigil.output, tmp_path).startswith(b"\xff\xd8\xff")
+        status, followed, errors = run_vigil(*watch_command(vigil.output), "--for", "3s")
+        assert (status, errors) == (0, "")
+        assert "street" in followed
+        bus = re.search(r"^broker +mqtts(://\S+)", vigil.output, re.MULTILINE)
+        assert bus is not None
+        status, _, errors = run_vigil("--state", str(tmp_path), "--bus", f"mqtt{bus[1]}", "watch", "--for", "3s")
+        assert status != 0
+        doctor, found, _ = run_vigil("--config", str(state / "up" / "vigil.yaml"), "doctor")
+        assert doctor == 0, found
+        assert "an ACL is in force" in found
+        vigil.interrupt()
+        assert (vigil.wait_end(60), vigil.errors) == (0, ""), vigil.output
+    assert re.search(rf"^{VERDICT}", vigil.output, re.MULTILINE), vigil.output
+    assert "rejects: 0" in vigil.output
+
+
+def picture(output: str, folder: Path) -> bytes:
+    """What the printed example saves, run as it stands."""
+    line = re.search(r"^one frame  (mosquitto_sub .*)$", output, re.MULTILINE)
+    assert line is not None, output
+    subprocess.run(["/bin/sh", "-c", line[1]], cwd=folder, check=True, timeout=30)
+    return (folder / "a.jpg").read_bytes()
+
+
+def watch_command(output: str) -> list[str]:
+    line = re.search(r"^follow     vigil (.*)$", output, re.MULTILINE)
+    assert line is not None, output
+    return line[1].split()
