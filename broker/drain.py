@@ -27,6 +27,9 @@ _LIVE_S = 10.0
 _MARK_EVERY_S = 0.25
 _RECEIPT_WINDOWS = 8
 """Backlog without receipt, in windows, for each stream: 512 by default, of which Mosquitto queues 1000 for a bridge."""
+_LIVE_WINDOWS = 12
+"""The same for everything, while somebody answers: a burst must not run a broker's queue over, which drops without a
+word. While nobody answers, live messages go unbounded: others listen too."""
 _SENT_MAX = 4_096
 """Messages that are remembered as sent. What is forgotten is sent again, later."""
 _DOUBLINGS_MAX = 5
@@ -273,6 +276,8 @@ class OutboxDrain:
     def _send_live(self, lane: _Lane, kept: int) -> None:
         backlog_flights = len(self._flights) - self._live_flights
         room = self._window - len(self._flights) - max(0, kept - backlog_flights)
+        if self._now_s < lane.heard_s + self._resend_after_s:
+            room = min(room, self._window * _LIVE_WINDOWS - len(lane.sent))
         after = max(lane.live_sent, lane.live_after)
         if after < lane.stream.stored_seq:
             lane.live_sent = self._send_range(lane, after, lane.stream.stored_seq, room, live=True)

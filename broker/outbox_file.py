@@ -7,6 +7,7 @@ they were put, a receipt finds its row without an index, and one range is one st
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -86,6 +87,7 @@ PRAGMA user_version={_VERSION};
 """
 
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 _SHUT = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH})
 
 
@@ -191,6 +193,8 @@ def translated(path: Path) -> Iterator[None]:
             ) from error
         raise TransientError(f"outbox {path}: {error}; free some disk, or stop what locks the file") from error
     except OSError as error:
+        if error.errno in _FULL:
+            raise TransientError(f"outbox {path} cannot be opened ({error}): free some disk") from error
         raise PermanentError(f"outbox {path} cannot be opened ({error}): check the folder's rights") from error
 
 
@@ -219,8 +223,9 @@ class OutboxLock:
                     "own (such as --role detector.2)"
                 )
             time.sleep(_LOCK_POLL_S)
-        os.truncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # on a full disk nobody can say who has it; the lock holds all the same
+            os.truncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def _taken(self) -> bool:
         try:

@@ -125,7 +125,7 @@ def drill(
         waiting = 0 if no_wait or fatal else _wait_receipts(bus, wait_s, fatal)
     finally:
         presence.close()
-        bus.close()
+        bus.close(0.0 if no_wait else 2.0)
     if fatal:
         raise fatal[0]
     click.echo(_verdict(drilling, waiting, no_wait=no_wait, waited_s=wait_s), err=True)

@@ -95,8 +95,8 @@ def chaos(
       vigil chaos --seed 7 --list
 
     \b
-    Faults: kill, freeze, restart, forget (the broker's data), crash (all at once), disk, clock (needs libfaketime), and network: cut,
-    reset, half-close, stall, black-hole, delay, throttle, repeat.
+    Faults: kill, freeze, restart, forget (the broker's data), crash (everything at once), disk, clock (needs
+    libfaketime), and network: cut, reset, half-close, stall, black-hole, delay, throttle, repeat.
 
     Exit status: 0 every run held, 1 one did not; its folder is kept, and the same seed gives the same faults again.
     """
@@ -104,7 +104,7 @@ def chaos(
     say = _Speaker(to_stderr=as_json)
     if FaultKind.CLOCK in kinds and find_faketime() is None:
         kinds = tuple(kind for kind in kinds if kind is not FaultKind.CLOCK)
-        say("libfaketime is not installed, so clocks are left alone: sudo apt-get install faketime")
+        say("libfaketime is not installed, so clocks are left alone: sudo apt-get install libfaketime")
     options = MeshOptions(engine=engine, rate=rate, kafka=kafka)
     specs = [RunSpec(seed, duration_s, kinds, options) for seed in seeds]
     if only_list:

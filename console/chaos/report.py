@@ -17,7 +17,10 @@ def told_run(report: RunReport) -> list[str]:
     return [
         f"{sum(report.faults.values())} faults: {faults}",
         *_table({"escalations": report.escalations, "events": report.events}),
-        f"sent again {report.resent}, processes started again {report.restarts}, recovery {recovery}",
+        (
+            f"sent again {report.resent}, processes started again {report.restarts}, recovery {recovery}, "
+            f"in all {report.took_s:.0f} s"
+        ),
         *(f"- {finding}" for finding in report.findings),
         f"{_name(report)}: {_verdict(report)}",
     ]

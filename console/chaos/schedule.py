@@ -36,6 +36,7 @@ _LONG_FREEZE_S = 2.2 * KEEPALIVE_S
 _ALL_LINKS_SHARE = 0.25
 _CRASH_EVERY_S = 30.0
 """Starting six processes is most of what two cores do for some seconds."""
+_FULL_BEFORE_CRASH_S = 0.8
 
 
 class FaultKind(StrEnum):
@@ -179,29 +180,39 @@ class _Dealer:
         at_s = _FIRST_S
         while self._kinds and at_s + _LEAST_S <= self._duration_s:
             for kind in self._rng.sample(self._kinds, len(self._kinds)):
-                fault = self._fault(kind, at_s)
-                if fault is None:
+                faults = self._crash(at_s) if kind is FaultKind.CRASH else self._fault(kind, at_s)
+                if not faults:
                     continue
-                yield fault
-                at_s = round(fault.at_s + self._rng.uniform(*_GAP_S), 1)
+                yield from faults
+                at_s = round(faults[-1].at_s + self._rng.uniform(*_GAP_S), 1)
                 if at_s + _LEAST_S > self._duration_s:
                     return
             at_s = round(at_s + _GAP_S[0], 1)
 
-    def _fault(self, kind: FaultKind, at_s: float) -> Fault | None:
-        if kind is FaultKind.CRASH:
-            at_s = max(at_s, *(self._busy_until_s.get((kind.layer, one), 0.0) for one in (BROKER, *ROLES)))
-            if not self._crashes_due or at_s + _LEAST_S > self._duration_s:
-                return None
-            self._crashes_due -= 1
+    def _crash(self, at_s: float) -> list[Fault]:
+        """A crash, once no process has another fault; before it the bridge cannot store what comes."""
+        free_s = max(at_s, *(self._busy_until_s.get((FaultKind.CRASH.layer, one), 0.0) for one in (BROKER, *ROLES)))
+        disk_s = max(free_s, self._busy_until_s.get((FaultKind.DISK.layer, "bridge"), 0.0))
+        crash_s = round(disk_s + _FULL_BEFORE_CRASH_S, 1)
+        if not self._crashes_due or crash_s + _LEAST_S > self._duration_s:
+            return []
+        self._crashes_due -= 1
+        crash = self._fault(FaultKind.CRASH, crash_s)
+        if FaultKind.DISK not in self._kinds:
+            return crash
+        disk = Fault(disk_s, FaultKind.DISK, ("bridge",), round(crash_s - disk_s, 1))
+        self._busy_until_s[disk.kind.layer, "bridge"] = disk.end_s
+        return [disk, *crash]
+
+    def _fault(self, kind: FaultKind, at_s: float) -> list[Fault]:
         length_s = self._length_s(kind, at_s)
         targets = self._targets(kind, at_s)
         if not targets:
-            return None
+            return []
         fault = Fault(at_s, kind, targets, length_s, self._amount(kind))
         for target in targets:
             self._busy_until_s[kind.layer, target] = fault.end_s
-        return fault
+        return [fault]
 
     def _length_s(self, kind: FaultKind, at_s: float) -> float:
         room_s = self._duration_s - at_s

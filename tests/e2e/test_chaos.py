@@ -57,7 +57,7 @@ def kept_run(environment: dict[str, str]) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(LONG_S + 120)
-@pytest.mark.parametrize("seed", seeds_of(LONG_SEEDS) if LONG_SEEDS else [6])
+@pytest.mark.parametrize("seed", seeds_of(LONG_SEEDS) if LONG_SEEDS else [11])
 def test_whatever_breaks_nothing_is_lost(engine: str, seed: int, scratch: dict[str, str]) -> None:
     length_s = LONG_S if LONG_SEEDS else SHORT_S
     flags = ("--seed", str(seed), "--for", f"{length_s}s", "--engine", engine, "--json", "--keep")

@@ -23,6 +23,8 @@ from tests.support.mosquitto import Mosquitto
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
+__all__ = ["Bridge"]
+
 pytestmark = pytest.mark.timeout(120)
 
 YARD = {"camera": "yard"}

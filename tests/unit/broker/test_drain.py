@@ -232,6 +232,21 @@ def test_the_backlog_waits_for_receipts_and_what_is_live_does_not(outbox: Outbox
     box.close()
 
 
+def test_a_burst_waits_for_receipts_while_somebody_answers_and_goes_on_when_nobody_does(outbox: Outbox) -> None:
+    wire = Wire(outbox, window=8)
+    wire.receipt(*wire.flow(0.0), *put(outbox))
+    burst = put(outbox, 150)
+    gone = wire.flow(0.1)
+    assert gone == burst[:96]
+    wire.receipt(*gone[:10])
+    assert wire.flow(0.2) == burst[96:106]
+    put(outbox, stream="motion")
+    assert len(wire.flow(0.3)) == 1  # each stream on its own
+    (late,) = put(outbox)
+    assert late not in wire.flow(0.4)
+    assert late in wire.flow(10.2)
+
+
 def test_receipts_that_are_not_yet_written_down_hide_nothing_that_waits_behind_them(outbox: Outbox) -> None:
     ids = put(outbox, 200)
     box = reopened(outbox)
