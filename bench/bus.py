@@ -39,6 +39,7 @@ from broker.topics import (
     origin_of,
 )
 from broker.transport import Transport, TransportEvents
+from config import configure_logging
 from config.settings import BusSettings
 from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import wait_until
@@ -228,6 +229,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=4_000)
     options = parser.parse_args()
     count = max(THREADS * AT_ONCE, options.count)
+    configure_logging("error")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         by_callers, at_once = outbox_rate(folder, 5 * count)

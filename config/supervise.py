@@ -6,7 +6,9 @@ is logged with its chain, waited for, and tried again. SIGTERM and SIGINT set on
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -18,19 +20,38 @@ from config.log import get_logger
 
 __all__ = ["Supervised", "stop_on_signals"]
 
+_STOPS = frozenset({signal.SIGTERM, signal.SIGINT})
+
 
 def stop_on_signals(stop: threading.Event) -> None:
     """Set `stop` at SIGTERM and SIGINT; a second signal ends the process the hard way.
 
+    A thread of its own sets it. Python calls a signal's handler only when the main thread runs again, which it does
+    not while it waits for that very event and the kernel gave the signal to another thread, as it does to a process
+    that was frozen; and a handler that sets an event can interrupt the main thread while it holds the event's lock.
+
     Must be called from the main thread.
     """
+    reader, writer = socket.socketpair()
+    writer.settimeout(0.0)
+    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    for number in _STOPS:
+        signal.signal(number, _leave_to_thread)
+    threading.Thread(target=_wait_signals, args=(reader, writer, stop), name="signals", daemon=True).start()
 
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        stop.set()
-        signal.signal(number, signal.SIG_DFL)
 
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
+def _leave_to_thread(_number: int, _frame: FrameType | None) -> None:
+    """The byte that the signal has put on the wire says everything."""
+
+
+def _wait_signals(reader: socket.socket, _writer: socket.socket, stop: threading.Event) -> None:
+    """Runs for as long as the process; keeps both ends of the wire."""
+    while (byte := reader.recv(1)) and byte[0] not in _STOPS:
+        pass
+    stop.set()
+    while (byte := reader.recv(1)) and byte[0] not in _STOPS:
+        pass
+    os._exit(128 + byte[0])
 
 
 class Supervised:

@@ -212,13 +212,17 @@ class CameraReports:
             self._publish_event(self._owed.popleft(), again=True)
 
     def interrupt(self, seq: int) -> None:
-        """End what moves, because nobody watches it any longer; `seq` is the last picture's.
+        """End what moves, because nobody watches it any longer, and say what the outbox did not take before.
 
-        Raises:
-            TransientError: the disk did not take it.
+        What it does not take now either, the next process finds open there.
+
+        Args:
+            seq: the last picture's.
         """
         if self._start is not None:
             self.motion("end", at=self._clock.now(), seq=seq, ended="interrupted")
+        for _ in range(len(self._owed)):
+            self._publish_event(self._owed.popleft(), again=True)
 
     def _publish_event(self, event: MotionEvent, *, again: bool = False) -> MotionEvent | None:
         """Put it into the outbox, and return it with its id; None when there is no room, and an end is tried again."""

@@ -79,8 +79,9 @@ def run_embedded(settings: BrokerSettings, stop: threading.Event, authority: CaF
             if gate
             else "everybody who reaches it gets in: listen on 127.0.0.1, or use --engine mosquitto --secure",
         )
-    # amqtt logs each connection, and each client that leaves without a word as a warning with a traceback.
-    for name in ("amqtt", "transitions"):
+    # amqtt logs each connection, and each client that leaves without a word as a warning with a traceback. It goes on
+    # writing to such a client for a while, which asyncio then warns of.
+    for name in ("amqtt", "transitions", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     asyncio.run(_serve(settings, gate, ports, stop))
     log.info("broker.stopped")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 __all__ = ["Clocks", "find_faketime"]
@@ -31,18 +31,20 @@ class Clocks:
     Args:
         folder: where the offsets are kept; it exists.
         library: libfaketime, or None: then clocks cannot be set.
+        roles: whose clocks will be set; the others run without it.
     """
 
-    def __init__(self, folder: Path, library: Path | None) -> None:
+    def __init__(self, folder: Path, library: Path | None, roles: Collection[str]) -> None:
         self._folder = folder
         self._library = library
+        self._roles = frozenset(roles)
         self._offsets_s: dict[str, float] = {}
         if library is not None:
             (folder / "sitecustomize.py").write_text(_SLEEP, encoding="utf-8")
 
     def environment(self, role: str) -> Mapping[str, str]:
         """What its process must find in its environment."""
-        if self._library is None:
+        if self._library is None or role not in self._roles:
             return {}
         self._set(role, 0.0)
         return {

@@ -33,11 +33,11 @@ SITE = "chaos"
 DRILLS = ("drill", "drill.2")
 _HOST = "127.0.0.1"
 _CAMERAS = {"drill": "gate", "drill.2": "yard"}
-_RESEND_AFTER_S = 2.0
-_START_S = 45.0
+_RESEND_AFTER_S = 3.0
+_START_S = 120.0
 _POLL_S = 0.05
 _STOP_S = 5.0
-_DRAIN_S = 60.0
+_DRAIN_S = 120.0
 """Seconds for which a drill that was asked to stop waits for its receipts: longer than it is waited for, so that one
 that hangs is still there to be asked where."""
 

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import threading
+
+import pytest
 
 from config.backoff import Backoff
 from config.clock import ManualClock
@@ -49,3 +53,24 @@ def test_a_permanent_error_ends_the_loop_and_is_handed_on() -> None:
     thread.start()
     assert thread.join(5)
     assert [str(error) for error in told] == ["wrong password"]
+
+
+_WAITER = """
+import signal, sys, threading
+from config import stop_on_signals
+stop = threading.Event()
+stop_on_signals(stop)
+threading.Timer(0.1, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM)).start()
+stop.wait()
+print("stopped", flush=True)
+if sys.argv[1:] == ["again"]:
+    signal.raise_signal(signal.SIGTERM)
+    threading.Event().wait()
+"""
+
+
+@pytest.mark.parametrize(("arguments", "status"), [([], 0), (["again"], 128 + 15)])
+def test_a_signal_is_heard_whichever_thread_gets_it_and_a_second_ends_all(arguments: list[str], status: int) -> None:
+    command = [sys.executable, "-c", _WAITER, *arguments]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (status, "stopped\n")

@@ -7,11 +7,12 @@ import pytest
 
 from broker import Bus, Delivery
 from broker.memory import MemoryBroker
-from broker.outbox import split_event_id
-from broker.topics import CAMERA_MOTION_ACTIVE, CAMERA_MOTION_OPEN, CAMERA_STATE, everything
+from broker.outbox import Outbox, split_event_id
+from broker.topics import CAMERA_MOTION, CAMERA_MOTION_ACTIVE, CAMERA_MOTION_OPEN, CAMERA_STATE, everything
 from config import ConfigError, ManualClock, PermanentError, TransientError
 from config.settings import BusSettings, Settings
 from edge.node import check_sources
+from edge.reports import CameraReports
 from tests.support.waiting import wait_until
 from tests.unit.edge.scripted import Shot, Street, still, walk
 
@@ -236,6 +237,27 @@ def test_a_full_outbox_is_counted_and_the_camera_goes_on(tmp_path: Path) -> None
     wait_until(lambda: street.node.figures().counts["frames_captured"] == 150)
     assert street.node.figures().drops["motion_refused"] == 2
     street.close()
+
+
+def test_an_end_that_the_disk_did_not_take_is_said_at_the_latest_when_the_process_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    outbox = Outbox(tmp_path / "edge.db", origin="node-1.edge")
+    bus = Bus(site="home", origin="node-1.edge", transports=MemoryBroker().transports("edge"), outbox=outbox)
+    reports = CameraReports(bus, "yard", node="node-1", source="synthetic:yard", quality=80, clock=clock)
+    reports.motion("start", at=clock.now(), seq=1)
+    with monkeypatch.context() as full:
+        full.setattr(bus, "publish_event", _full)
+        reports.motion("end", at=clock.now(), seq=2)
+    assert len(bus.open_events(CAMERA_MOTION)) == 1
+    reports.interrupt(3)
+    assert bus.open_events(CAMERA_MOTION) == []
+    bus.close(0)
+
+
+def _full(*_: object, **__: object) -> str:
+    raise TransientError("the disk is full")
 
 
 def test_a_frame_that_is_too_large_is_sent_smaller(tmp_path: Path) -> None:
