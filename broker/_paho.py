@@ -46,6 +46,9 @@ _SESSION_EXPIRY_S = 7 * 86_400
 """A broker forgets a consumer that stays away for a week; its messages are still in their senders' outboxes."""
 _MISC_INTERVAL_S = 0.5
 _MID_MAX = 65_535
+_SILENCES_MAX = 5
+"""So many connections without an answer, and a broker that spoke a version before may have been replaced by one that
+does not."""
 _OTHER_VERSION_AFTER_S = 1.0
 """amqtt reads the properties of an MQTT 5 CONNECT as 3.1.1 and waits for more bytes instead of refusing."""
 _BAD_CREDENTIALS = frozenset({4, 5, 0x86, 0x87, 0x8C})
@@ -84,15 +87,29 @@ class _Client:
     window: int
     tls: Callable[[], ssl.SSLContext]
     versions: list[Version]
+    spoken: Version | None = None
+    silences: int = 0
+
+    def accepted(self) -> None:
+        """The broker speaks this version."""
+        self.spoken, self.silences = self.versions[0], 0
 
     def turn_down(self) -> None:
         """The broker does not speak this version: try the other one next."""
         self.versions.append(self.versions.pop(0))
+        self.silences = 0
+
+    def no_answer(self) -> None:
+        """The broker said nothing: one that spoke this version before is frozen, or just starts, most likely."""
+        self.silences += 1
+        if self.spoken != self.versions[0] or self.silences >= _SILENCES_MAX:
+            self.turn_down()
 
     def answer_timeout_s(self) -> float:
         """How long to wait for CONNACK: not long while there is another version to try."""
         longest_s = self.settings.connect_timeout_s
-        return longest_s if len(self.versions) == 1 else min(longest_s, _OTHER_VERSION_AFTER_S)
+        is_known = len(self.versions) == 1 or self.spoken == self.versions[0]
+        return longest_s if is_known else min(longest_s, _OTHER_VERSION_AFTER_S)
 
 
 def paho_transports(
@@ -280,7 +297,7 @@ class _PahoTransport:
         while self._connack is None and self._lost is None:
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
-                self._who.turn_down()
+                self._who.no_answer()
                 raise TransientError(f"{self._place} takes connections but does not answer as an MQTT broker")
             self._serve(min(left_s, _MISC_INTERVAL_S))
 
@@ -291,11 +308,12 @@ class _PahoTransport:
             if refused is not None:
                 raise self._explained(refused) from refused
             # amqtt closes the connection on a version that it does not speak, some others answer with a reason.
-            self._who.turn_down()
+            self._who.no_answer()
             hint = "" if self._address.tls else "; where it speaks TLS there, write mqtts:// in bus.url"
             raise TransientError(f"{self._place} closed the connection before answering ({self._lost}){hint}")
         reason, limits = self._connack
         if not reason.is_failure:
+            self._who.accepted()
             self._client.limit_inflight(limits.receive_max)
             return
         self._drop_socket()

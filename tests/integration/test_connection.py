@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import threading
@@ -37,6 +38,28 @@ def test_a_broker_without_mqtt_5_is_spoken_to_in_3_1_1(embedded: EmbeddedBroker)
     bus.start()
     assert bus.wait_connected(10)
     bus.close()
+
+
+def test_a_frozen_broker_that_spoke_mqtt_5_is_spoken_to_in_it_again(mosquitto: Mosquitto) -> None:
+    settings = BusSettings(url=mosquitto.url, connect_timeout_s=0.3)
+    make = paho_transports(settings, client_id="c", persistent=False)
+    first = make(NOTHING, None)
+    first.open()
+    assert first.limits.version == "5"
+    mosquitto.freeze()
+    try:
+        for _ in range(3):
+            with pytest.raises(TransientError, match="does not answer"):
+                make(NOTHING, None).open()
+    finally:
+        mosquitto.thaw()
+    again = make(NOTHING, None)
+    again.open()
+    assert again.limits.version == "5"
+    for transport in (first, again):
+        transport.close()
+        with contextlib.suppress(TransientError):
+            transport.run()
 
 
 def test_wrong_credentials_stop_the_retries_and_say_so(tmp_path: Path) -> None:

@@ -130,6 +130,23 @@ def test_the_first_receipt_brings_everything_overdue_back_at_once_and_in_order(o
     assert wire.flow(89.0) == []
 
 
+def test_who_answers_late_is_not_buried_under_copies(outbox: Outbox) -> None:
+    wire = Wire(outbox)
+    slow, late = put(outbox, 2)
+    wire.flow(0.0)
+    wire.receipt(slow)
+    assert late in wire.flow(10.0)  # so far answers came at once
+    (following,) = put(outbox)
+    wire.flow(11.0)
+    wire.flow(19.0)
+    wire.receipt(late)  # 9 s after the copy
+    (lost, _) = put(outbox, 2)
+    wire.flow(19.1)
+    assert lost not in wire.flow(29.5)
+    wire.receipt(following)
+    assert lost in wire.flow(60.0)
+
+
 def test_one_lost_receipt_among_many_is_asked_for_again_with_growing_patience(outbox: Outbox) -> None:
     wire = Wire(outbox)
     (lost,) = put(outbox)
