@@ -12,7 +12,6 @@ from pathlib import Path
 __all__ = ["hold_lock", "make_private_folder", "write_atomically"]
 
 PRIVATE = 0o600
-PUBLIC = 0o644
 
 
 def make_private_folder(path: Path) -> None:
