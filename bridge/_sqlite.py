@@ -9,18 +9,16 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Literal
 
-from config import PermanentError, TransientError, get_logger
+from config import PermanentError, TransientError, databases, get_logger
 
 __all__ = ["Database", "open_read_only", "translated"]
 
 Synchronous = Literal["FULL", "NORMAL"]
 
-_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-_SHUT = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH})
 _BUSY_TIMEOUT_S = 10.0
 
 
@@ -168,20 +166,8 @@ def _check_version(db: sqlite3.Connection, path: Path, *, what: str, version: in
         )
 
 
-@contextmanager
-def translated(what: str, path: Path) -> Iterator[None]:
+def translated(what: str, path: Path) -> AbstractContextManager[None]:
     """Turn SQLite's errors into Vigil's."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in _DAMAGED:
-            raise PermanentError(
-                f"{what} {path} is damaged or of another kind ({error}): move it away and start again; "
-                "what is not confirmed yet is sent again"
-            ) from error
-        if code in _SHUT:
-            raise PermanentError(
-                f"{what} {path} cannot be opened ({error}): check the rights of the file and of its folder"
-            ) from error
-        raise TransientError(f"{what} {path}: {error}; free space on the disk, or stop what locks the file") from error
+    return databases.translated(
+        what, path, damaged_cure="move it away and start again; what is not confirmed yet is sent again"
+    )

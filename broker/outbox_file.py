@@ -19,6 +19,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from config import databases
 from config.errors import PermanentError, TransientError
 
 __all__ = [
@@ -86,9 +87,10 @@ PRAGMA application_id={_APPLICATION_ID};
 PRAGMA user_version={_VERSION};
 """
 
-_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_DAMAGED_CURE = (
+    "move it away with its -wal file and start again; keep it, what it held may be saved with sqlite3's .recover"
+)
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-_SHUT = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH})
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,22 +181,11 @@ def translated(path: Path) -> Iterator[None]:
         TransientError: the disk is full or fails.
     """
     try:
-        yield
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in _DAMAGED:
-            raise PermanentError(
-                f"outbox {path} is damaged or of another kind ({error}): move it away with its -wal file and start "
-                "again; keep it, what it held may be saved with sqlite3's .recover"
-            ) from error
-        if code in _SHUT:
-            raise PermanentError(
-                f"outbox {path} cannot be opened ({error}): check the rights of the file and of its folder"
-            ) from error
-        raise TransientError(f"outbox {path}: {error}; free some disk, or stop what locks the file") from error
+        with databases.translated("outbox", path, damaged_cure=_DAMAGED_CURE):
+            yield
     except OSError as error:
         if error.errno in _FULL:
-            raise TransientError(f"outbox {path} cannot be opened ({error}): free some disk") from error
+            raise TransientError(f"outbox {path} cannot be opened ({error}): free space on the disk") from error
         raise PermanentError(f"outbox {path} cannot be opened ({error}): check the folder's rights") from error
 
 
@@ -323,7 +314,7 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
         try:
             db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         except sqlite3.OperationalError as error:
-            if (error.sqlite_errorcode & 0xFF) not in _SHUT or not os.access(path, os.R_OK):
+            if (error.sqlite_errorcode & 0xFF) not in databases.SHUT or not os.access(path, os.R_OK):
                 raise
             # A write-ahead log needs a file beside it that says how far it was read; a card may be mounted read-only.
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

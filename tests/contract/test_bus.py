@@ -178,7 +178,8 @@ def test_a_broker_that_forgot_everything_is_told_again_and_nothing_raised_meanwh
 
     site.restart_empty(meanwhile)
     wait_until(lambda: edge.statistics().outbox_rows == 0, timeout_s=30, what="an empty outbox")
-    assert list(dict.fromkeys(seen)) == identities
+    # In which order is the drain's own test: here the bridge may be back before or after the edge.
+    assert set(seen) == set(identities)
     assert [split_event_id(identity)[2] for identity in identities] == list(range(1, 22))
     assert edge.statistics().frames_dropped == 1
     states: list[Delivery] = []

@@ -90,7 +90,7 @@ def test_a_disk_that_is_full_from_the_start_is_worth_another_try(bridge: Bridge,
     words = shlex.join([*bridge.root, "drill", "--no-wait"])
     done = subprocess.run(["bash", "-c", f"ulimit -f 0; exec {words}"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (69, "")
-    assert "free some disk" in done.stderr
+    assert "free space on the disk" in done.stderr
     assert "Traceback" not in done.stderr
     assert waiting() == 1
     assert bridge.ask("drill", "--no-wait").returncode == 0, "nothing is broken for good"

@@ -139,7 +139,11 @@ def test_errors_that_pass_lose_and_repeat_nothing(
     reports.wait(60)
     assert reports.sinks() == {"kafka": 60}
     sink.close(5.0)
-    assert ids_in(settings) == [f"node-1.detector:e1:{seq}" for seq in range(1, 61)]
+    stored = ids_in(settings)
+    # A refused batch goes again record by record; what the client library had queued behind it may be there first.
+    if INVALID_RECORD in errors:
+        stored.sort(key=lambda identity: int(identity.rsplit(":", 1)[1]))
+    assert stored == [f"node-1.detector:e1:{seq}" for seq in range(1, 61)]
 
 
 def test_one_bad_record_does_not_take_its_neighbours_with_it(

@@ -156,7 +156,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_written_and_room_is_used_ag
     refusals = [text for word, text in said if word == "refused"]
     assert len(ids) > 5
     assert len(refusals) == 3
-    assert all("free some disk" in text for text in refusals)
+    assert all("free space on the disk" in text for text in refusals)
     assert [split_event_id(identity)[2] for identity in ids] == numbers(path) == list(range(1, len(ids) + 1))
     assert ["rows", str(len(ids))] in said
     check_whole(path)
