@@ -44,7 +44,7 @@ def publish_frame(bus: Bus, camera: str, seq: int, picture: NDArray[np.uint8]) -
     assert done
     height, width = picture.shape[:2]
     meta = FrameMeta(
-        camera=camera, node="bench", seq=seq, captured_at=captured_at, width=width, height=height, mode="motion"
+        camera=camera, node="bench", seq=seq, captured_at=captured_at, width=width, height=height, moving=True
     )
     bus.publish(CAMERA_FRAME.at(SITE, camera=camera), encode_frame(jpeg.tobytes(), meta))
     return captured_at

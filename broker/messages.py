@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import cache
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -22,8 +22,10 @@ __all__ = [
     "Box",
     "BoxPx",
     "CameraDocument",
+    "CameraHealth",
     "CameraOwner",
     "CameraState",
+    "ClipEvent",
     "Command",
     "CommandValue",
     "Detection",
@@ -32,9 +34,12 @@ __all__ = [
     "Evidence",
     "FrameMeta",
     "Message",
+    "Mode",
     "ModelManifest",
     "ModelRef",
     "MotionEvent",
+    "MotionHour",
+    "MotionTrend",
     "NodeHealth",
     "NodeStatus",
     "OpenEvents",
@@ -56,6 +61,8 @@ Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 """What every reader can hold, a database too; JSON itself has no bound, and 4,000 digits would be an integer here."""
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Moment = Annotated[datetime, Meta(tz=True)]
+Mode = Literal["monitor", "zoom", "eco", "off"]
+"""How a camera is watched; `config.cameras` says what each means."""
 Short = Annotated[str, Meta(max_length=256)]
 Text = Annotated[str, Meta(max_length=4096)]
 
@@ -76,8 +83,12 @@ class CameraState(Message, frozen=True, kw_only=True):
     Attributes:
         state: ``error`` is a camera that its node cannot read now; `error` says why and what cures it.
         node: the node that owns it.
-        mode: what decides the frame rate now.
-        fps: frames a second sent in this mode.
+        mode: how it is watched now; until `zoom_until` in the mode `zoom`.
+        moving: whether something moves.
+        fps: frames a second that are sent now.
+        privacy: no picture leaves the node.
+        detection: workers score its frames.
+        recording: `failed` is wanted and impossible now; `error` says why.
         source: where it comes from, without credentials.
         at: when this became so.
     """
@@ -86,8 +97,13 @@ class CameraState(Message, frozen=True, kw_only=True):
     state: Literal["online", "offline", "error"]
     node: Short
     at: Moment
-    mode: Literal["idle", "motion", "off"] = "idle"
+    mode: Mode = "monitor"
+    moving: bool = False
+    zoom_until: Moment | None = None
     fps: float = 0.0
+    privacy: bool = False
+    detection: bool = True
+    recording: Literal["off", "on", "failed"] = "off"
     width: Count = 0
     height: Count = 0
     source: Text = ""
@@ -102,8 +118,13 @@ class FrameMeta(Message, frozen=True, kw_only=True):
         captured_at: when the picture was taken or, from a camera that does not say, arrived.
         width: pixels.
         height: pixels.
-        mode: what decided the frame rate.
+        expires_at: after this it is worth nothing to a detector or a viewer.
+        mode: how the camera is watched.
+        moving: whether something moves.
         motion: boxes in which something moves.
+        detect: whether workers should score it.
+        recorded: whether the node records this moment, so that there will be a clip of it.
+        clock_synchronised: whether the node's clock is right, as far as it knows.
     """
 
     camera: Short
@@ -112,8 +133,13 @@ class FrameMeta(Message, frozen=True, kw_only=True):
     captured_at: Moment
     width: Annotated[int, Meta(ge=1, le=65535)]
     height: Annotated[int, Meta(ge=1, le=65535)]
-    mode: Literal["idle", "motion"] = "idle"
+    expires_at: Moment | None = None
+    mode: Mode = "monitor"
+    moving: bool = False
     motion: tuple[Box, ...] = ()
+    detect: bool = True
+    recorded: bool = False
+    clock_synchronised: bool = True
 
 
 class MotionEvent(Message, frozen=True, kw_only=True):
@@ -123,6 +149,7 @@ class MotionEvent(Message, frozen=True, kw_only=True):
         id: this message, ``{origin}:{epoch}:{seq}``.
         motion_id: the movement: the same for its start, its updates and its end.
         score: share of the picture that moves, 0 to 1.
+        zones: zones of the camera in which something moves.
         frame_seq: the frame it was seen in.
         ended: why it ended: the movement did, or the process that watched it.
     """
@@ -135,8 +162,64 @@ class MotionEvent(Message, frozen=True, kw_only=True):
     at: Moment
     score: Unit = 0.0
     boxes: tuple[Box, ...] = ()
+    zones: tuple[Short, ...] = ()
     frame_seq: Count = 0
     ended: Literal["quiet", "interrupted"] | None = None
+
+
+class MotionHour(msgspec.Struct, frozen=True, kw_only=True):
+    """What moved in one hour.
+
+    Attributes:
+        start: full hour, UTC.
+        movements: that began in it.
+        moving_s: seconds in which something moved.
+        watched_s: seconds in which the camera was watched.
+        score_max: the largest share of the picture that moved.
+    """
+
+    start: Moment
+    movements: Count = 0
+    moving_s: float = 0.0
+    watched_s: float = 0.0
+    score_max: Unit = 0.0
+
+
+class MotionTrend(Message, frozen=True, kw_only=True):
+    """How much moved in each of the last 24 hours in which the camera was watched, oldest first."""
+
+    camera: Short
+    at: Moment
+    hours: tuple[MotionHour, ...] = ()
+
+
+class ClipEvent(Message, frozen=True, kw_only=True):
+    """A clip of a camera was delivered, or cannot be.
+
+    Attributes:
+        id: this message, ``{origin}:{epoch}:{seq}``.
+        reason: what it was cut for.
+        about: id of the escalation or movement, or the request's correlation id.
+        starts_at: time of its first picture: a keyframe, so up to a group of pictures before what was asked for.
+        ends_at: time of its last picture.
+        uri: where it is.
+        missing_s: seconds of what was asked for that were not recorded.
+        error: why there is none; the fields above say what was asked for then.
+    """
+
+    id: Short
+    camera: Short
+    reason: Literal["escalation", "motion", "request"]
+    about: Short
+    at: Moment
+    starts_at: Moment
+    ends_at: Moment
+    uri: Text = ""
+    size_bytes: Count = 0
+    sha256: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
+    missing_s: float = 0.0
+    error: Text | None = None
+    drill: bool = False
 
 
 class ModelRef(msgspec.Struct, frozen=True, kw_only=True):
@@ -242,6 +325,8 @@ class Escalation(Message, frozen=True, kw_only=True):
         summary: one sentence for a person.
         captured_at: capture time of the frame that made the rule fire.
         raised_at: when it fired.
+        clip: where the clip of it will be, below the place to which the camera's node delivers; empty where the
+            node does not record.
         drill: a fake alarm, marked end to end.
     """
 
@@ -260,6 +345,7 @@ class Escalation(Message, frozen=True, kw_only=True):
     model: ModelRef | None = None
     detections: tuple[Detection, ...] = ()
     evidence: tuple[Evidence, ...] = ()
+    clip: Text = ""
     drill: bool = False
 
 
@@ -337,6 +423,24 @@ class NodeStatus(Message, frozen=True, kw_only=True):
     versions: dict[str, str] = {}
 
 
+class CameraHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """How one camera of a node is doing.
+
+    Attributes:
+        fps: pictures a second that were looked at since the last report.
+        sent_fps: frames a second that were sent.
+        late: pictures dropped since the start, because the machine was too slow.
+        reopened: times that the source was opened again since the start.
+        silent_s: seconds since the last picture; None where there was none yet.
+    """
+
+    fps: float = 0.0
+    sent_fps: float = 0.0
+    late: Count = 0
+    reopened: Count = 0
+    silent_s: float | None = None
+
+
 class NodeHealth(Message, frozen=True, kw_only=True):
     """How a process is doing.
 
@@ -344,6 +448,9 @@ class NodeHealth(Message, frozen=True, kw_only=True):
         cpu_percent: of one core, since the last report.
         memory_bytes: resident.
         temperature_c: of the processor, where the machine tells.
+        throttled: why the machine runs slower than it could, such as ``under-voltage``.
+        wifi_dbm: strength of the wireless signal, where there is one.
+        clock_synchronised: whether the clock follows a time server; None where the machine does not tell.
         disk_free_bytes: where the state folder is.
         queues: messages that wait now, by queue.
         drops: messages dropped since the start, by queue.
@@ -358,6 +465,10 @@ class NodeHealth(Message, frozen=True, kw_only=True):
     memory_bytes: Count
     disk_free_bytes: Count
     temperature_c: float | None = None
+    throttled: tuple[Short, ...] = ()
+    wifi_dbm: float | None = None
+    clock_synchronised: bool | None = None
+    cameras: dict[str, CameraHealth] = {}
     queues: dict[str, Whole] = {}
     drops: dict[str, Whole] = {}
     counts: dict[str, Whole] = {}
@@ -396,12 +507,17 @@ class CameraDocument(Message, frozen=True, kw_only=True):
 
     Attributes:
         source: where its pictures come from, without credentials: those are in its node's own settings.
+        node: the node that watches it.
+        revision: grows with every change.
+        settings: the camera's settings, as a site file has them below ``cameras.{camera}``, without `source`; what is
+            not named keeps the node's own setting, or the default.
     """
 
     camera: Short
     source: Text
     node: Short | None = None
     revision: Count = 0
+    settings: dict[str, Any] = {}
 
 
 class ModelManifest(Message, frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ from config.names import check_name, check_role
 
 __all__ = [
     "BROKER_FIGURES",
+    "CAMERA_CLIP",
     "CAMERA_DETECTIONS",
     "CAMERA_ESCALATION",
     "CAMERA_EVIDENCE",
@@ -29,6 +30,7 @@ __all__ = [
     "CAMERA_MOTION",
     "CAMERA_MOTION_ACTIVE",
     "CAMERA_MOTION_OPEN",
+    "CAMERA_MOTION_TREND",
     "CAMERA_OWNER",
     "CAMERA_SET",
     "CAMERA_SNAPSHOT",
@@ -254,28 +256,37 @@ CAMERA_MOTION_OPEN = TopicSpec(
     (Party.EDGE, Party.DRILL, *_MESH),
     "Movements that are open now, so that a restart leaves nothing stuck.",
 )  # fmt: skip
+CAMERA_MOTION_TREND = TopicSpec(
+    "camera/{camera}/motion/trend", messages.MotionTrend, DeliveryClass.STATE, (Party.EDGE,), _MESH,
+    "How much moved in each of the last 24 hours.",
+)  # fmt: skip
+CAMERA_CLIP = TopicSpec(
+    "camera/{camera}/clip", messages.ClipEvent, DeliveryClass.EVENT, (Party.EDGE,), _MESH,
+    "A clip was delivered, or cannot be: of an escalation, a movement, or on request.",
+)  # fmt: skip
 CAMERA_DETECTIONS = TopicSpec(
-    "camera/{camera}/detections", messages.Detections, DeliveryClass.FRAME, (Party.DETECTOR,),
+    "camera/{camera}/detections", messages.Detections, DeliveryClass.FRAME, (Party.DETECTOR, Party.EDGE),
     _MESH,
     "Scores of one frame: worker, model hash, latencies, boxes; also when nothing was found.",
     max_bytes=256 * _KIB,
 )  # fmt: skip
 CAMERA_TRACK = TopicSpec(
-    "camera/{camera}/track", messages.TrackEvent, DeliveryClass.EVENT, (Party.DETECTOR,), _MESH,
+    "camera/{camera}/track", messages.TrackEvent, DeliveryClass.EVENT, (Party.DETECTOR, Party.EDGE), _MESH,
     "An object over time starts, goes on or ends.",
 )  # fmt: skip
 CAMERA_TRACK_OPEN = TopicSpec(
-    "camera/{camera}/track/open", messages.OpenEvents, DeliveryClass.STATE, (Party.DETECTOR,), _MESH,
+    "camera/{camera}/track/open", messages.OpenEvents, DeliveryClass.STATE, (Party.DETECTOR, Party.EDGE),
+    (Party.EDGE, *_MESH),
     "Tracks that are open now.",
 )  # fmt: skip
 CAMERA_ESCALATION = TopicSpec(
     "camera/{camera}/escalation/{origin}", messages.Escalation, DeliveryClass.DURABLE,
-    (Party.DETECTOR, Party.EDGE, Party.DRILL), (Party.BRIDGE, Party.PEOPLE),
+    (Party.DETECTOR, Party.EDGE, Party.DRILL), (Party.BRIDGE, Party.PEOPLE, Party.EDGE),
     "Something a person should know, with its picture.",
     max_bytes=1024 * _KIB,
 )  # fmt: skip
 CAMERA_EVIDENCE = TopicSpec(
-    "camera/{camera}/evidence", None, DeliveryClass.STATE, (Party.DETECTOR,), (Party.PEOPLE,),
+    "camera/{camera}/evidence", None, DeliveryClass.STATE, (Party.DETECTOR, Party.EDGE), (Party.PEOPLE,),
     "The annotated picture of the last escalation.",
     kind=PayloadKind.JPEG, max_bytes=4 * _KIB * _KIB,
 )  # fmt: skip
@@ -337,6 +348,8 @@ CONTRACT: tuple[TopicSpec, ...] = (
     CAMERA_MOTION,
     CAMERA_MOTION_ACTIVE,
     CAMERA_MOTION_OPEN,
+    CAMERA_MOTION_TREND,
+    CAMERA_CLIP,
     CAMERA_DETECTIONS,
     CAMERA_TRACK,
     CAMERA_TRACK_OPEN,

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import platformdirs
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from config.cameras import CameraSettings, FootageSettings, Fraction, Section
 from config.log import LogFormat, LogLevel
 from config.names import Name, this_node
 
@@ -33,8 +34,6 @@ __all__ = [
     "Settings",
     "default_state_dir",
 ]
-
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 def default_state_dir() -> Path:
@@ -56,11 +55,7 @@ def _check_bootstrap(value: str) -> str:
     raise ValueError("write HOST:PORT, several separated by commas")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class LogSettings(_Section):
+class LogSettings(Section):
     """Logs of every process."""
 
     level: LogLevel = "info"
@@ -69,7 +64,7 @@ class LogSettings(_Section):
     """``json``, ``text``, or ``auto``: text on a terminal and JSON elsewhere."""
 
 
-class DeliveryOverride(_Section):
+class DeliveryOverride(Section):
     """QoS and retain of one topic, in place of the contract's."""
 
     qos: Literal[0, 1, 2] | None = None
@@ -78,7 +73,7 @@ class DeliveryOverride(_Section):
     """Whether the broker keeps the last message; empty keeps the contract's."""
 
 
-class OutboxSettings(_Section):
+class OutboxSettings(Section):
     """The disk queue of events and escalations that are not yet confirmed."""
 
     rows_max: int = Field(default=200_000, ge=100)
@@ -94,7 +89,7 @@ class OutboxSettings(_Section):
     is enough. An escalation waits for ever."""
 
 
-class BusSettings(_Section):
+class BusSettings(Section):
     """How a process reaches the broker."""
 
     url: Annotated[str, AfterValidator(_check_bus_url)] = "mqtt://127.0.0.1:1883"
@@ -125,11 +120,11 @@ class BusSettings(_Section):
     reader that is further behind than this drops it and catches up."""
     outbox: OutboxSettings = OutboxSettings()
     """The disk queue."""
-    delivery: dict[str, DeliveryOverride] = {}
+    delivery: dict[str, DeliveryOverride] = Field(default_factory=dict)
     """QoS and retain by topic name as `vigil topics` lists them, such as ``camera_motion``."""
 
 
-class BrokerSettings(_Section):
+class BrokerSettings(Section):
     """The broker that Vigil runs itself."""
 
     engine: Literal["embedded", "mosquitto"] = "embedded"
@@ -149,31 +144,22 @@ class BrokerSettings(_Section):
     """The largest packet that Mosquitto takes."""
 
 
-class CameraSettings(_Section):
-    """One camera."""
-
-    source: str = Field(default="synthetic:street", min_length=3)
-    """``synthetic:street?seed=1``, or ``file:PATH?pace=max``."""
-    idle_fps: float = Field(default=1.0, gt=0, le=60)
-    """Frames a second that are sent while nothing moves."""
-    motion_fps: float = Field(default=5.0, gt=0, le=60)
-    """Frames a second that are sent while something moves."""
-    jpeg_quality: int = Field(default=80, ge=10, le=100)
-    """JPEG quality of the frames."""
-    motion_hold_s: float = Field(default=3.0, ge=0.2, le=600)
-    """Seconds without movement after which a motion event ends."""
-    sensitivity: Fraction = 0.5
-    """How little movement is motion; 0 the least sensitive, 1 the most."""
-
-
-class EdgeSettings(_Section):
+class EdgeSettings(Section):
     """The node that watches cameras."""
 
     stall_timeout_s: float = Field(default=5.0, ge=0.5, le=600)
     """Seconds without a picture after which a camera is rebuilt."""
+    zoom_lease_s: float = Field(default=30.0, ge=1, le=3600)
+    """Seconds after which a zoom ends that nobody asked for again."""
+    hot_c: float = Field(default=80.0, ge=40, le=110)
+    """Temperature of the processor, degrees Celsius, from which fewer frames are sent."""
+    detector: bool = False
+    """Score this node's frames in the same process, with `detector`'s settings; works without a broker too."""
+    footage: FootageSettings = FootageSettings()
+    """Recordings of this node."""
 
 
-class PresenceRule(_Section):
+class PresenceRule(Section):
     """Somebody, or something, is there: seen in `hits` of the last `window` scored frames."""
 
     kind: Literal["presence"] = "presence"
@@ -200,7 +186,7 @@ class PresenceRule(_Section):
         return self
 
 
-class DetectorSettings(_Section):
+class DetectorSettings(Section):
     """The worker that scores frames."""
 
     model: Path | None = None
@@ -219,11 +205,11 @@ class DetectorSettings(_Section):
     """Frames older than this when they reach the model are dropped, and counted."""
     evidence_bytes_max: int = Field(default=150_000, ge=5_000, le=600_000)
     """The largest picture inside an escalation; larger ones are encoded smaller."""
-    rules: dict[Name, PresenceRule] = {"presence": PresenceRule()}
+    rules: dict[Name, PresenceRule] = Field(default_factory=lambda: {"presence": PresenceRule()})
     """Rules by name."""
 
 
-class KafkaSettings(_Section):
+class KafkaSettings(Section):
     """The Kafka that escalations go to."""
 
     bootstrap: Annotated[str, AfterValidator(_check_bootstrap)]
@@ -236,7 +222,7 @@ class KafkaSettings(_Section):
     """Seconds to wait at start for the cluster to answer."""
 
 
-class BridgeSettings(_Section):
+class BridgeSettings(Section):
     """The way out: escalations into the journal, or into Kafka."""
 
     kafka: KafkaSettings | None = None
@@ -247,7 +233,7 @@ class BridgeSettings(_Section):
     """Whether events (motion, track) go into the sink too, each with a receipt as escalations have."""
 
 
-class ConsoleSettings(_Section):
+class ConsoleSettings(Section):
     """The web page."""
 
     host: str = "127.0.0.1"

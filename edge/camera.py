@@ -13,7 +13,7 @@ from config.settings import CameraSettings
 from edge.capture import open_source
 from edge.modes import FrameGate, Movement
 from edge.motion import MotionDetector, MotionSettings
-from edge.reports import CameraReports, Mode
+from edge.reports import CameraReports
 from edge.source import CapturedFrame, Source
 
 __all__ = ["Camera", "CameraFigures", "OpenSource"]
@@ -138,8 +138,8 @@ class Camera:
         )
         with closing(source), closing(source.frames(self._stop)) as frames:
             session = _Session(
-                MotionDetector(_motion_settings(settings.sensitivity)),
-                Movement(settings.motion_hold_s),
+                MotionDetector(_motion_settings(settings.motion.sensitivity)),
+                Movement(settings.motion.hold_s),
                 seq_start=self._next_seq,
             )
             for frame in frames:
@@ -158,15 +158,15 @@ class Camera:
         if step is not None:
             self.figures.movements += step == "start"
             self.reports.motion(step, at=frame.captured_at, seq=seq, score=seen.score, boxes=seen.boxes_xyxy)
-        mode: Mode = "motion" if session.movement.active else "idle"
-        fps = self._settings.motion_fps if mode == "motion" else self._settings.idle_fps
+        moving = session.movement.active
+        fps = self._settings.motion_fps if moving else self._settings.idle_fps
         if step == "start":
             session.gate.open_now()
         if session.gate.passes(frame.at_s, fps):
-            session.trouble = self.reports.frame(frame, seq=seq, mode=mode, boxes=seen.boxes_xyxy)
+            session.trouble = self.reports.frame(frame, seq=seq, moving=moving, boxes=seen.boxes_xyxy)
         self.reports.refresh()
         size_px = (frame.width_px, frame.height_px)
-        self.reports.state("online", mode=mode, fps=fps, size_px=size_px, error=session.trouble)
+        self.reports.state("online", moving=moving, fps=fps, size_px=size_px, error=session.trouble)
 
     def _leave(self, trouble: str | None) -> None:
         """Say that the camera is gone, and end what moved in it."""

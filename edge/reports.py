@@ -18,9 +18,7 @@ from edge.modes import MovementStep
 from edge.motion import BoxXyxy
 from edge.source import CapturedFrame
 
-__all__ = ["CameraReports", "Mode"]
-
-Mode = Literal["idle", "motion"]
+__all__ = ["CameraReports"]
 
 _BOX_DIGITS = 4
 """Of a box's fractions: a ten-thousandth of a 4K picture is under half a pixel, and more digits double the message."""
@@ -98,7 +96,7 @@ class CameraReports:
         self,
         state: Literal["online", "offline", "error"],
         *,
-        mode: Mode = "idle",
+        moving: bool = False,
         fps: float = 0.0,
         size_px: tuple[int, int] = (0, 0),
         error: str | None = None,
@@ -109,7 +107,7 @@ class CameraReports:
             state=state,
             node=self._node,
             at=self._clock.now(),
-            mode=mode,
+            moving=moving,
             fps=fps,
             width=size_px[0],
             height=size_px[1],
@@ -120,7 +118,7 @@ class CameraReports:
             self._said = now
             self._bus.publish(self._topic(CAMERA_STATE), now)
 
-    def frame(self, frame: CapturedFrame, *, seq: int, mode: Mode, boxes: Sequence[BoxXyxy]) -> str | None:
+    def frame(self, frame: CapturedFrame, *, seq: int, moving: bool, boxes: Sequence[BoxXyxy]) -> str | None:
         """Send a frame, smaller than wanted where the way to the broker takes no more.
 
         Returns:
@@ -140,7 +138,7 @@ class CameraReports:
             captured_at=frame.captured_at,
             width=frame.width_px,
             height=frame.height_px,
-            mode=mode,
+            moving=moving,
             motion=_rounded(boxes),
         )
         bytes_max = self._bus.payload_bytes_max(topic)

@@ -141,7 +141,7 @@ class Mesh:
                     "source": "synthetic:street?fps=4&width=640&height=360",
                     "idle_fps": 1.0,
                     "motion_fps": 2.0,
-                    "motion_hold_s": 1.0,
+                    "motion": {"hold_s": 1.0},
                 }
             },
             "detector": {"threads": 1, "rules": {"presence": {"hits": 1, "window": 2, "cooldown_s": 1.0}}},

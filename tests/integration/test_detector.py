@@ -90,7 +90,7 @@ class Site:
         """Publish one frame, and wait for its scores."""
         jpeg = self.frames[seq % len(self.frames)]
         meta = FrameMeta(
-            camera="yard", node="node-1", seq=seq, captured_at=datetime.now(UTC), width=480, height=360, mode="motion"
+            camera="yard", node="node-1", seq=seq, captured_at=datetime.now(UTC), width=480, height=360, moving=True
         )
         self.bus.publish(CAMERA_FRAME.at("home", camera="yard"), encode_frame(jpeg, meta))
         wait_until(lambda: self.scored and self.scored[-1].frame_seq == seq, timeout_s=30, what=f"frame {seq}'s scores")

@@ -106,7 +106,7 @@ def site(tmp_path: Path, mosquitto: Mosquitto) -> Iterator[Site]:
 
 def test_people_in_the_street_become_motion_and_frames_and_a_stopped_node_says_goodbye(site: Site) -> None:
     with site.edge(STREET) as process:
-        wait_until(lambda: len([f for f in site.frames if f.meta.mode == "motion"]) >= 5, timeout_s=60, what="frames")
+        wait_until(lambda: len([f for f in site.frames if f.meta.moving]) >= 5, timeout_s=60, what="frames")
         wait_until(lambda: "update" in [event.type for event in site.motions], timeout_s=30, what="a motion update")
         process.send_signal(signal.SIGTERM)
         assert process.wait(15) == 0

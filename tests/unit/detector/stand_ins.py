@@ -72,6 +72,6 @@ def frame(
     done, jpeg = cv2.imencode(".jpg", picture(person=person, width=width, height=height))
     assert done
     meta = FrameMeta(
-        camera=camera, node="node-1", seq=seq, captured_at=captured_at, width=width, height=height, mode="motion"
+        camera=camera, node="node-1", seq=seq, captured_at=captured_at, width=width, height=height, moving=True
     )
     return encode_frame(jpeg.tobytes(), meta)

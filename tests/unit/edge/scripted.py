@@ -117,7 +117,7 @@ class Street:
         self._ready = threading.Event()
         self._scripts = {name: iter(sessions) for name, sessions in scripts.items()}
         self._left = {name: len(sessions) for name, sessions in scripts.items()}
-        cameras = {name: {"source": f"synthetic:{name}", "motion_hold_s": 1.0, **camera} for name in scripts}
+        cameras = {name: {"source": f"synthetic:{name}", "motion": {"hold_s": 1.0}, **camera} for name in scripts}
         settings = Settings.model_validate({"site": "home", "node": "node-1", "cameras": cameras})
         self._listener = Bus(site="home", origin="node-1.test", transports=self.broker.transports("test"))
         self.bus = Bus(

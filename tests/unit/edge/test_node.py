@@ -45,23 +45,23 @@ def test_frames_are_few_while_nothing_moves_and_more_while_something_does(tmp_pa
         wait_until(lambda: street.node.figures().counts["frames_captured"] == 160)
         wait_until(lambda: len(street.frames()) == street.node.figures().counts["frames_sent"])
     metas = [frame.meta for frame in street.frames()]
-    idle = [meta.seq for meta in metas if meta.mode == "idle"]
-    moving = [meta.seq for meta in metas if meta.mode == "motion"]
+    idle = [meta.seq for meta in metas if not meta.moving]
+    moving = [meta.seq for meta in metas if meta.moving]
     assert idle[:6] == [0, 10, 20, 30, 40, 50]
     assert moving[0] == 60, "the first frame with somebody in it goes out at once"
     assert {b - a for a, b in pairwise(moving)} == {2}
     assert len(moving) == pytest.approx(25, abs=2), "four seconds and the hold"
     assert {b - a for a, b in pairwise(seq for seq in idle if seq > moving[-1])} == {10}
     assert all(meta.motion for meta in metas if 62 < meta.seq < 98)
-    assert not any(meta.motion for meta in metas if meta.mode == "idle")
+    assert not any(meta.motion for meta in metas if not meta.moving)
     assert (metas[0].camera, metas[0].node, metas[0].width, metas[0].height) == ("yard", "node-1", 133, 100)
-    states = [(state.state, state.mode, state.fps) for state in street.states()]
+    states = [(state.state, state.moving, state.fps) for state in street.states()]
     assert states == [
-        ("offline", "idle", 0),
-        ("online", "idle", 1),
-        ("online", "motion", 5),
-        ("online", "idle", 1),
-        ("offline", "idle", 0),
+        ("offline", False, 0),
+        ("online", False, 1),
+        ("online", True, 5),
+        ("online", False, 1),
+        ("offline", False, 0),
     ]
 
 
