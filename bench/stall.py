@@ -34,8 +34,8 @@ from bench._site import JPEG_QUALITY, SITE
 from broker import Bus, Delivery, Frame, encode_frame, listen
 from broker.messages import FrameMeta
 from broker.topics import CAMERA_FRAME
+from config.durations import parse_duration
 from config.settings import BusSettings, Settings
-from console.durations import parse_duration
 from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import wait_until
 

@@ -164,7 +164,7 @@ def events(
     limit: int,
     as_json: bool,
 ) -> None:
-    """List the events (motion, track) in the journal, the newest last.
+    """List the events (motion, track, clip) in the journal, the newest last.
 
     \b
     Examples:
@@ -192,16 +192,20 @@ class _Sight(msgspec.Struct):
     label: str = ""
     motion_id: str = ""
     track_id: str = ""
+    about: str = ""
+    uri: str = ""
+    error: str | None = None
 
 
 def _told_event(entry: EventEntry) -> str:
     at = datetime.fromisoformat(entry.at).astimezone()
     sight = msgspec.json.decode(entry.payload, type=_Sight)
     told = (
-        f"{entry.stream.removeprefix('camera_'):<6}  {entry.type:<6}  {entry.camera:<12}  {sight.score:.2f}  "
-        f"{sight.label:<8}  {sight.motion_id or sight.track_id}  {entry.event_id}"
+        f"{entry.stream.removeprefix('camera_'):<6}  {entry.type:<10}  {entry.camera:<12}  {sight.score:.2f}  "
+        f"{sight.label:<8}  {sight.motion_id or sight.track_id or sight.about}  {entry.event_id}  "
+        f"{sight.error or sight.uri}"
     )
-    return f"{at:%Y-%m-%d %H:%M:%S}  {_printable(told)}"
+    return f"{at:%Y-%m-%d %H:%M:%S}  {_printable(told).rstrip()}"
 
 
 def _printable(text: str) -> str:

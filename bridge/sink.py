@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from broker import Delivery
-from broker.messages import Escalation, MotionEvent, TrackEvent
+from broker.messages import ClipEvent, Escalation, MotionEvent, TrackEvent
 from broker.outbox_file import SEQ_MAX
 from broker.topics import CONTRACT, DeliveryClass, origin_of
 from config import BadPayloadError
@@ -98,7 +98,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
             BadPayloadError: its identity is malformed or is not its topic's, or a time has no UTC.
         """
         content, topic = delivery.content, delivery.topic
-        if not isinstance(content, Escalation | MotionEvent | TrackEvent):
+        if not isinstance(content, Escalation | MotionEvent | TrackEvent | ClipEvent):
             raise BadPayloadError("neither an escalation nor an event")
         origin, epoch, seq = identity_of(content.id)
         if origin != topic.params.get("origin", origin):
@@ -123,7 +123,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 _ESCALATION_NAMES = frozenset(spec.name for spec in ESCALATIONS)
 
 
-def _details(content: Escalation | MotionEvent | TrackEvent, stream: str) -> Mapping[str, str | int | float]:
+def _details(
+    content: Escalation | MotionEvent | TrackEvent | ClipEvent, stream: str
+) -> Mapping[str, str | int | float]:
+    if isinstance(content, ClipEvent):
+        return {"stream": stream, "type": content.reason}
     if not isinstance(content, Escalation):
         return {"stream": stream, "type": content.type}
     return {

@@ -39,6 +39,7 @@ from broker.transport import (
 )
 from config.errors import ConfigError, PermanentError, TransientError, VigilError
 from config.settings import BusSettings
+from config.supervise import beat
 
 __all__ = ["paho_transports"]
 
@@ -330,6 +331,7 @@ class _PahoTransport:
     def run(self) -> None:
         try:
             while self._lost is None and not self._closing.is_set():
+                beat()
                 self._serve(_MISC_INTERVAL_S)
             if self._closing.is_set():
                 self._say_goodbye()
@@ -440,6 +442,10 @@ class _PahoTransport:
     def subscribe(self, filters: Sequence[tuple[str, int]]) -> None:
         if filters:
             self._client.subscribe(list(filters))
+
+    def unsubscribe(self, filters: Sequence[str]) -> None:
+        if filters:
+            self._client.unsubscribe(list(filters))
 
     def acknowledge(self, message: Inbound) -> bool:
         return not message.qos or self._acks.settle(message.token)

@@ -57,6 +57,10 @@ class BusStatistics:
         resent: escalations and events sent again for want of a receipt.
         refused: escalations and events that the broker refused; they are tried again.
         released: events given up, because the broker had them for long and nobody sent a receipt.
+        local_handed_over: frames, scores and events that went from one component to another inside the process.
+        local_replaced: frames and scores that made way for newer ones on that way.
+        local_missed: events that found too many others waiting on that way; they are on disk all the same.
+        frames_kept_back: frames that were not sent, because they are only for this process.
     """
 
     link: LinkStatistics = field(default_factory=LinkStatistics)
@@ -76,6 +80,10 @@ class BusStatistics:
     resent: int = 0
     refused: int = 0
     released: int = 0
+    local_handed_over: int = 0
+    local_replaced: int = 0
+    local_missed: int = 0
+    frames_kept_back: int = 0
 
 
 class Bus:
@@ -181,6 +189,11 @@ class Bus:
         """Whether the connection is there now."""
         return self._link.connected
 
+    def wants(self, topic: Topic) -> bool:
+        """Whether a frame that is published there now has a way to go; without one, making it is in vain."""
+        del topic
+        return self.connected
+
     def statistics(self) -> BusStatistics:
         """A copy of the figures as they are now."""
         numbers = self._numbers
@@ -233,6 +246,11 @@ class Bus:
             self._publish_state(message)
         else:
             self._link.send(message)
+
+    def disown(self, topic: Topic) -> None:
+        """Do not publish this state again after a reconnect: from now on it is somebody else's to say."""
+        with self._lock:
+            self._states.pop(str(topic), None)
 
     def publish_event(
         self, topic: Topic, build: Callable[[str], Message], *, opens: bool = False, closes: str | None = None
@@ -390,6 +408,13 @@ class Bus:
         qos = 1 if spec.qos else 0
         self._add(Subscription(spec.topic_filter(self.site, **params), qos, spec, params, handler, manual_ack))
 
+    def unsubscribe(self, spec: TopicSpec, **params: str) -> None:
+        """Undo every `subscribe` to this line with these names."""
+        self._intake.remove(spec, params)
+        topic_filter = spec.topic_filter(self.site, **params)
+        if topic_filter not in dict(self._intake.filters()):
+            self._link.unsubscribe([topic_filter])
+
     def subscribe_filter(self, topic_filter: str, handler: Handler, *, qos: int = 1) -> None:
         """Call `handler` for everything under an MQTT topic filter, as a live tail does."""
         self._add(Subscription(topic_filter, qos, None, {}, handler, manual_ack=False))
@@ -410,7 +435,8 @@ class Bus:
     # --- the connection ------------------------------------------------------------------------------------------
 
     def _on_up(self, _limits: Limits) -> None:
-        self._link.subscribe(self._intake.connected())
+        self._intake.connected()
+        self._link.subscribe(self._intake.filters())
         with self._lock:
             states = list(self._states.values())
         for state in states:

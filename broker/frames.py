@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from broker.messages import FrameMeta, decode_json, encode_json
 from config.errors import BadPayloadError
 
-__all__ = ["FRAME_BYTES_MAX", "Frame", "decode_frame", "encode_frame", "metadata_bytes"]
+__all__ = ["FRAME_BYTES_MAX", "Frame", "decode_frame", "encode_frame", "metadata_bytes", "reword_frame"]
 
 FRAME_BYTES_MAX = 16 * 1024 * 1024
 """The largest frame that is looked at. An 8K JPEG of quality 80 is about 6 MB."""
@@ -23,6 +23,8 @@ _EOI = b"\xff\xd9"
 _COM = 0xFE
 _SOS = 0xDA
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
+_SEGMENT_HEADER = 4
+"""Bytes of a marker and a length, ahead of a segment's text."""
 _COMMENT_MAX = 65_533
 _SEGMENTS_MAX = 64
 """Segments ahead of the comment that are skipped before giving up; ours is the first, a camera's JPEG has under 10."""
@@ -62,6 +64,17 @@ def encode_frame(jpeg: bytes, meta: FrameMeta) -> bytes:
     return b"".join((_SOI, b"\xff\xfe", length, comment, memoryview(jpeg)[2:]))
 
 
+def reword_frame(frame: Frame, meta: FrameMeta) -> bytes:
+    """The same picture with other metadata.
+
+    Raises:
+        BadPayloadError: the metadata does not fit into one comment segment.
+    """
+    start, end = _find_comment(frame.jpeg)
+    bare = memoryview(frame.jpeg)
+    return encode_frame(b"".join((bare[: start - _SEGMENT_HEADER], bare[end:])), meta)
+
+
 def metadata_bytes(meta: FrameMeta) -> int:
     """How much larger its metadata makes a picture."""
     return 4 + len(encode_json(meta))
@@ -78,17 +91,18 @@ def decode_frame(payload: bytes, *, max_bytes: int = FRAME_BYTES_MAX) -> Frame:
         raise BadPayloadError(f"a frame of {size} bytes is more than the {max_bytes} allowed", size_bytes=size)
     if payload[:2] != _SOI:
         raise BadPayloadError("not a JPEG: the first two bytes are not FFD8", size_bytes=size)
-    comment = _find_comment(payload)
+    start, end = _find_comment(payload)
     if payload.rfind(_EOI, max(0, size - 64)) < 0:
         raise BadPayloadError("the JPEG is cut off: no end marker (FFD9)", size_bytes=size)
     try:
-        meta = decode_json(FrameMeta, comment, max_bytes=_COMMENT_MAX)
+        meta = decode_json(FrameMeta, memoryview(payload)[start:end], max_bytes=_COMMENT_MAX)
     except BadPayloadError as error:
         raise BadPayloadError(f"frame metadata: {error.reason}", size_bytes=size) from error
     return Frame(meta, payload)
 
 
-def _find_comment(payload: bytes) -> memoryview:
+def _find_comment(payload: bytes) -> tuple[int, int]:
+    """Where the first comment's text begins and ends."""
     size = len(payload)
     position = 2
     for _ in range(_SEGMENTS_MAX):
@@ -106,6 +120,6 @@ def _find_comment(payload: bytes) -> memoryview:
         if marker == _SOS or length < 2 or end > size:
             break
         if marker == _COM:
-            return memoryview(payload)[position + 4 : end]
+            return position + _SEGMENT_HEADER, end
         position = end
     raise BadPayloadError("the JPEG has no comment segment with frame metadata", size_bytes=size)

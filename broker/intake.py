@@ -9,17 +9,19 @@ from datetime import datetime
 
 from broker.frames import Frame, decode_frame
 from broker.freshness import Freshness
-from broker.messages import Message, Reject, decode_json
+from broker.messages import CommandValue, Message, Reject, decode_json
 from broker.topics import REJECT, PayloadKind, Topic, TopicSpec, parse_topic
 from broker.transport import Inbound
+from broker.values import decode_command_value
 from config.clock import Clock
 from config.errors import BadPayloadError, TransientError
 from config.log import get_logger
 
 __all__ = ["Content", "Delivery", "Handler", "Intake", "Subscription"]
 
-Content = Message | Frame | bytes | str
-"""A struct for JSON topics, a JPEG for picture topics (bytes out, :class:`Frame` in), bare text for the others."""
+Content = Message | Frame | bytes | str | None
+"""A struct for JSON topics, a JPEG for picture topics (bytes out, :class:`Frame` in), bare text for the others; None
+where something retained is taken back."""
 
 _REJECT_INTERVAL_S = 1.0
 
@@ -30,7 +32,7 @@ class Delivery:
 
     Attributes:
         topic: where it came.
-        content: the struct, the :class:`~broker.frames.Frame`, or the text.
+        content: the struct, the :class:`~broker.frames.Frame`, or the text; None: what was retained there is no more.
         payload: the bytes as they came.
         retained: the broker kept it; it may be old.
         received_at: when this process had it.
@@ -117,9 +119,17 @@ class Intake:
         with self._lock:
             self._subscriptions.append(subscription)
 
-    def connected(self) -> list[tuple[str, int]]:
-        """A new connection stands; returns the topic filters to ask for, each with its QoS."""
+    def remove(self, spec: TopicSpec, params: Mapping[str, str]) -> None:
+        """Hand this out to nobody any more."""
+        with self._lock:
+            self._subscriptions = [s for s in self._subscriptions if s.spec is not spec or s.params != params]
+
+    def connected(self) -> None:
+        """A new connection stands: what is late is judged anew."""
         self._freshness.connected()
+
+    def filters(self) -> list[tuple[str, int]]:
+        """The topic filters to ask for, each with its QoS."""
         with self._lock:
             return [(s.topic_filter, s.qos) for s in self._subscriptions]
 
@@ -182,6 +192,10 @@ class Intake:
 def _decode(inbound: Inbound) -> tuple[Topic, Content]:
     topic = parse_topic(inbound.topic)
     spec = topic.spec
+    if spec.retain and not inbound.payload:
+        return topic, None
+    if spec.payload is CommandValue:
+        return topic, decode_command_value(inbound.payload, max_bytes=spec.max_bytes)
     if spec.kind is PayloadKind.JPEG:
         return topic, decode_frame(inbound.payload, max_bytes=spec.max_bytes)
     if spec.payload is not None:

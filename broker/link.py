@@ -24,7 +24,7 @@ from config.backoff import Backoff
 from config.clock import Clock
 from config.errors import BadPayloadError, TransientError
 from config.log import get_logger
-from config.supervise import Supervised
+from config.supervise import Supervised, beat
 
 __all__ = ["Link", "LinkEvents", "LinkStatistics"]
 
@@ -35,6 +35,8 @@ _SHORT_LIVES = 5
 uses our client id. MQTT 3.1.1 cannot say so."""
 _PEACE_S: dict[LossCause, tuple[float, float]] = {"taken_over": (10.0, 30.0), "closed": (4.0, 10.0)}
 """How long to leave the broker to whoever took our place; by chance within this range, so that two do not alternate."""
+_OPENING_MAX_S = 180.0
+"""Looking up a name that no server answers for takes minutes, and the connecting some seconds more."""
 _TWO_NAMES = "stop one, or give it another node or --role"
 _RENEW_INTERVAL_S = 5.0
 """At most one new connection in so long for the sake of catching up."""
@@ -130,7 +132,7 @@ class Link:
         self._renewed_s = float("-inf")
         self._renewing = False
         self._backoff = Backoff(0.1, 5.0)
-        self._thread = Supervised("bus", self._serve, stop=stop, on_fatal=on_fatal, backoff=self._backoff)
+        self._thread = Supervised("bus", self._serve, stop=stop, on_fatal=on_fatal, backoff=self._backoff, vital=True)
 
     def start(self) -> None:
         """Connect, and stay connected until `stop` is set and `close` is called. Returns at once."""
@@ -189,6 +191,12 @@ class Link:
             if self._transport is not None:
                 self._transport.subscribe(filters)
 
+    def unsubscribe(self, filters: Sequence[str]) -> None:
+        """Ask for topic filters no more; without a connection nothing happens."""
+        with self._lock:
+            if self._transport is not None:
+                self._transport.unsubscribe(filters)
+
     def renew(self) -> bool:
         """End this connection and make a new one at once; False when the last such was just before.
 
@@ -242,6 +250,7 @@ class Link:
             raise lost
 
     def _open(self, transport: Transport) -> None:
+        beat(_OPENING_MAX_S)
         try:
             transport.open()
         except TransientError:
@@ -307,6 +316,7 @@ class Link:
             reason = f"connections end within seconds; another process may use the same names: {_TWO_NAMES}"
             self._log.error("bus.unsteady", reason=reason, wait_s=wait_s)
         self._short_lives = 0
+        beat(wait_s)
         self._clock.wait(self._stop, wait_s)
 
     def _on_message(self, transport: Transport, inbound: Inbound) -> None:

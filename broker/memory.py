@@ -203,6 +203,14 @@ class MemoryBroker:
                     if topic_matches(topic_filter, kept.message.topic) and kept.until_s > self._clock.monotonic_s():
                         self._send(session, kept.message, min(qos, kept.message.qos), retained=True)
 
+    def unsubscribe(self, client: _MemoryTransport, filters: Sequence[str]) -> None:
+        """Take filters away."""
+        with self._lock:
+            session = self._sessions.get(client.client_id)
+            if session is not None and session.wire is client.wire:
+                for topic_filter in filters:
+                    session.filters.pop(topic_filter, None)
+
     def publish(self, client: _MemoryTransport, message: Outbound) -> int:
         """Route a message, or refuse it; it counts as sent at once."""
         with self._lock:
@@ -322,6 +330,9 @@ class _MemoryTransport:
 
     def subscribe(self, filters: Sequence[tuple[str, int]]) -> None:
         self._broker.subscribe(self, filters)
+
+    def unsubscribe(self, filters: Sequence[str]) -> None:
+        self._broker.unsubscribe(self, filters)
 
     def acknowledge(self, message: Inbound) -> bool:
         return not message.qos or self._acks.settle(message.token)

@@ -18,7 +18,8 @@ import psutil
 from broker._paho import paho_transports
 from broker.bus import Bus, BusStatistics, Delivery
 from broker.identity import identity_folder
-from broker.messages import NodeHealth, NodeStatus
+from broker.machine import Machine, MachineFigures
+from broker.messages import CameraHealth, NodeHealth, NodeStatus
 from broker.outbox import Outbox
 from broker.overrides import check_overrides
 from broker.tls import ExpiryWatch, client_context
@@ -54,6 +55,7 @@ def connect(
     outbox_file: Path | None = None,
     clock: Clock | None = None,
     on_fatal: Callable[[Exception], None] | None = None,
+    make: Callable[..., Bus] = Bus,
 ) -> Bus:
     """The bus for one process of this machine; call `start` on it.
 
@@ -65,6 +67,7 @@ def connect(
         outbox_file: where it is, when not in its place in the state folder.
         clock: time.
         on_fatal: called when the broker refuses us for good.
+        make: the kind of bus: :class:`Bus`, or :class:`broker.local.LocalBus`.
 
     Raises:
         ConfigError: a delivery override names no topic or breaks its promise, or the broker's address is unusable.
@@ -85,7 +88,7 @@ def connect(
             clock=time,
         )
     status = NODE_STATUS.at(settings.site, node=settings.node, role=role)
-    return Bus(
+    return make(
         site=settings.site,
         origin=origin,
         transports=paho_transports(
@@ -155,11 +158,13 @@ class Figures:
         queues: messages that wait now, by queue.
         drops: messages dropped since the start, by queue.
         counts: everything else that is counted since the start.
+        cameras: how each camera is doing.
     """
 
     queues: dict[str, int] = field(default_factory=dict)
     drops: dict[str, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    cameras: dict[str, CameraHealth] = field(default_factory=dict)
 
 
 class Presence:
@@ -171,6 +176,7 @@ class Presence:
         role: the process's role.
         capacity: what it can do.
         figures: called for each report.
+        machine: tells how the machine is, where the role looks at that by itself.
         clock: time.
     """
 
@@ -182,6 +188,7 @@ class Presence:
         *,
         capacity: Mapping[str, float] | None = None,
         figures: Callable[[], Figures] = Figures,
+        machine: Callable[[], MachineFigures] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._bus = bus
@@ -189,6 +196,7 @@ class Presence:
         self._role = role
         self._capacity = dict(capacity or {})
         self._figures = figures
+        self._machine = machine or Machine().read
         self._clock: Clock = clock or SystemClock()
         self._started_at = self._clock.now()
         self._started_s = self._clock.monotonic_s()
@@ -235,7 +243,7 @@ class Presence:
 
     def report(self) -> None:
         """Publish one health report now."""
-        figures = self._figures()
+        figures, machine = self._figures(), self._machine()
         numbers = self._bus.statistics()
         certificate_days = self._expiry.days_left(self._clock.now())
         certificate = {} if certificate_days is None else {"certificate_days": certificate_days}
@@ -247,7 +255,11 @@ class Presence:
             cpu_percent=self._process.cpu_percent(),
             memory_bytes=self._process.memory_info().rss,
             disk_free_bytes=_disk_free_bytes(self._settings.state_dir),
-            temperature_c=_temperature_c(),
+            temperature_c=machine.temperature_c,
+            throttled=machine.throttled,
+            wifi_dbm=machine.wifi_dbm,
+            clock_synchronised=machine.clock_synchronised,
+            cameras=figures.cameras,
             queues={**_queues(numbers), **figures.queues},
             drops={**_drops(numbers), **figures.drops},
             counts={**_counts(numbers), **certificate, **figures.counts},
@@ -275,6 +287,8 @@ def _drops(numbers: BusStatistics) -> dict[str, int]:
         "refused": numbers.link.refused,
         "released": numbers.released,
         "acks_ignored": numbers.link.acks_ignored,
+        "local_replaced": numbers.local_replaced,
+        "local_missed": numbers.local_missed,
     }
 
 
@@ -288,6 +302,8 @@ def _counts(numbers: BusStatistics) -> dict[str, int]:
         "received": numbers.received,
         "resent": numbers.resent,
         "states_republished": numbers.states_republished,
+        "local_handed_over": numbers.local_handed_over,
+        "frames_kept_back": numbers.frames_kept_back,
         **{f"lost_{cause}": count for cause, count in link.losses.items()},
         **{f"published_{name}": count for name, count in numbers.published.items()},
     }
@@ -296,14 +312,3 @@ def _counts(numbers: BusStatistics) -> dict[str, int]:
 def _disk_free_bytes(folder: Path) -> int:
     place = next((p for p in (folder, *folder.parents) if p.exists()), Path("/"))
     return psutil.disk_usage(str(place)).free
-
-
-def _temperature_c() -> float | None:
-    read = getattr(psutil, "sensors_temperatures", None)
-    if read is None:
-        return None
-    zones = read()
-    for name in ("cpu_thermal", "coretemp", "k10temp"):
-        if zones.get(name):
-            return float(zones[name][0].current)
-    return None

@@ -301,7 +301,7 @@ CAMERA_OWNER = TopicSpec(
 CAMERA_SET = TopicSpec(
     "camera/{camera}/set/{property}", messages.CommandValue, DeliveryClass.COMMAND,
     (Party.PEOPLE, Party.FLEET), (Party.EDGE,),
-    "A wanted value: mode, privacy, detection, recording, snapshot, clip.",
+    "A wanted value: mode, privacy, detection, recording, sensitivity, snapshot, clip; bare text will do.",
 )  # fmt: skip
 NODE_STATUS = TopicSpec(
     "node/{node}/{role}/status", messages.NodeStatus, DeliveryClass.STATE, (Party.SELF,), (*_MESH, Party.SELF),

@@ -155,6 +155,10 @@ class Transport(Protocol):
         """Ask for topic filters, each with its QoS."""
         ...
 
+    def unsubscribe(self, filters: Sequence[str]) -> None:
+        """Ask for topic filters no more."""
+        ...
+
     def acknowledge(self, message: Inbound) -> bool:
         """Confirm a message to the broker, once all that came before it are confirmed too.
 

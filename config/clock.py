@@ -6,12 +6,15 @@ let an hour pass in a millisecond.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
+from pathlib import Path
 from typing import Protocol
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-__all__ = ["Clock", "ManualClock", "SystemClock"]
+__all__ = ["Clock", "ManualClock", "SystemClock", "local_zone"]
 
 
 class Clock(Protocol):
@@ -79,3 +82,15 @@ class ManualClock:
         if not stop.is_set():
             self.advance(timeout_s)
         return stop.is_set()
+
+
+def local_zone() -> tzinfo:
+    """The time zone of this machine, with its rules for summer and winter; UTC where it says nothing."""
+    name = os.environ.get("TZ", "").lstrip(":")
+    try:
+        if name:
+            return ZoneInfo(name)
+        with Path("/etc/localtime").open("rb") as file:
+            return ZoneInfo.from_file(file)
+    except (OSError, ValueError, ZoneInfoNotFoundError):
+        return UTC

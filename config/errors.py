@@ -77,9 +77,19 @@ class ConfigError(VigilError):
 
 
 class TransientError(VigilError):
-    """The world is away for now (a broker, a camera, a sink): retry with back-off."""
+    """The world is away for now (a broker, a camera, a sink): retry with back-off.
+
+    Args:
+        message: what is wrong, where, and the cure.
+        retry_after_s: do not retry sooner, whatever the back-off says: a camera that refuses a password locks whoever
+            tries it too often.
+    """
 
     exit_code = EXIT_UNAVAILABLE
+
+    def __init__(self, message: str, *, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class PermanentError(VigilError):

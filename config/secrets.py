@@ -37,7 +37,7 @@ _JOIN_TOKEN = re.compile(r"(?<![\w-])vigil-[\w-]{46}(?![\w-])")
 """As `vigil enrol` prints it: 34 bytes in Base64."""
 _WORD = re.compile(r"\S+")
 _SPACE = re.compile(r"\s")
-_PATH_SCHEME = re.compile(r"(?<![A-Za-z0-9+.-])(?:file|synthetic)$")
+_PATH_SCHEME = re.compile(r"(?<![A-Za-z0-9+.-])(?:file|synthetic|v4l2|libcamera)$")
 """Their URIs have no login, unless they name a host: an ``@`` in the path of a file is an ``@``."""
 _PATH_SCHEME_MAX = len("synthetic") + 1
 _ENCODINGS_MAX = 3

@@ -12,7 +12,6 @@ from typing import Annotated, Literal, Self
 
 import platformdirs
 from pydantic import AfterValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from config.cameras import CameraSettings, FootageSettings, Fraction, Section
 from config.log import LogFormat, LogLevel
@@ -155,6 +154,9 @@ class EdgeSettings(Section):
     """Temperature of the processor, degrees Celsius, from which fewer frames are sent."""
     detector: bool = False
     """Score this node's frames in the same process, with `detector`'s settings; works without a broker too."""
+    send_frames: Literal["all", "moving", "zoom"] = "all"
+    """Which frames leave a node that scores its own: all, those in which something moves, or only while somebody
+    zooms."""
     footage: FootageSettings = FootageSettings()
     """Recordings of this node."""
 
@@ -190,7 +192,7 @@ class DetectorSettings(Section):
     """The worker that scores frames."""
 
     model: Path | None = None
-    """A YOLOX model file (.onnx). Empty: the model cache, else the HOG people detector."""
+    """A YOLOX model file (.onnx or .tflite). Empty: the model cache, else the HOG people detector."""
     labels: Path | None = None
     """A file with one label a line, where the model does not bring its own; default COCO's 80."""
     min_score: Fraction = 0.35
@@ -242,16 +244,8 @@ class ConsoleSettings(Section):
     """TCP port."""
 
 
-class Settings(BaseSettings):
+class Settings(Section):
     """Everything a site file may say."""
-
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        env_prefix="VIGIL_",
-        env_nested_delimiter="__",
-    )
 
     site: Name = "home"
     """The site's name, a level of every topic."""
@@ -265,7 +259,7 @@ class Settings(BaseSettings):
     """The way to the broker."""
     broker: BrokerSettings = BrokerSettings()
     """The broker that Vigil runs itself."""
-    cameras: dict[Name, CameraSettings] = {}
+    cameras: dict[Name, CameraSettings] = Field(default_factory=dict)
     """Cameras by name."""
     edge: EdgeSettings = EdgeSettings()
     """The node that watches cameras."""

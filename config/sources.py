@@ -6,20 +6,21 @@ An error shows the wrong value, but never a login, a token, or anything that sta
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsError
 
+from config.environment import fields_at, layered, read_environment
 from config.errors import ConfigError
 from config.secrets import has_secret, is_readable_by_others, is_secret_name, mask_uri
 from config.settings import Settings
 
-__all__ = ["check_settings", "exposes_secrets", "load_settings"]
+__all__ = ["check_settings", "explain_camera", "exposes_secrets", "load_settings"]
 
 
 def load_settings(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -48,16 +49,19 @@ def check_settings(
     """
     try:
         root = _parse(file) if file is not None else None
-        document = _construct(root, file)
+        document = layered(_construct(root, file), read_environment(Settings, os.environ))
     except ConfigError as error:
         return None, [error]
     try:
-        return _layered(document)(**dict(overrides or {})), []
+        return Settings.model_validate(layered(document, overrides or {})), []
     except ValidationError as error:
         return None, [_explain(details, root, file) for details in error.errors(include_url=False)]
-    except SettingsError as error:
-        # Raised for a variable of a whole section; its text names the field, its cause has the value.
-        return None, [ConfigError(f"{error}: give each setting a variable of its own, such as VIGIL_BUS__URL")]
+
+
+def explain_camera(name: str, error: ValidationError) -> list[ConfigError]:
+    """Everything that is wrong with settings of one camera that did not come from a site file."""
+    errors = error.errors(include_url=False)
+    return [_explain({**details, "loc": ("cameras", name, *details["loc"])}, None, None) for details in errors]
 
 
 def exposes_secrets(file: Path) -> bool:
@@ -79,28 +83,6 @@ def _holds_secret(node: yaml.Node) -> bool:
     if isinstance(node, yaml.SequenceNode):
         return any(_holds_secret(item) for item in node.value)
     return has_secret(node.value)
-
-
-def _layered(document: dict[str, Any]) -> type[Settings]:
-    class LayeredSettings(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
-            file_secret_settings: PydanticBaseSettingsSource,
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            del dotenv_settings
-            return (
-                init_settings,
-                env_settings,
-                file_secret_settings,
-                InitSettingsSource(settings_cls, init_kwargs=document),
-            )
-
-    return LayeredSettings
 
 
 def _parse(file: Path) -> yaml.Node | None:
@@ -149,7 +131,7 @@ def _explain(details: ErrorDetails, root: yaml.Node | None, file: Path | None) -
 
 def _reason(details: ErrorDetails, location: Sequence[str]) -> str:
     if details["type"] == "extra_forbidden":
-        known = _fields_at(location[:-1])
+        known = fields_at(Settings, location[:-1])
         near = difflib.get_close_matches(location[-1], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
         return f"unknown key; {hint}"
@@ -160,22 +142,6 @@ def _reason(details: ErrorDetails, location: Sequence[str]) -> str:
     if repr(value) in message:
         return message
     return f"{message}, not {mask_uri(value) if isinstance(value, str) else value!r}"
-
-
-def _fields_at(location: Sequence[str]) -> list[str]:
-    model: type[BaseModel] | None = Settings
-    names = iter(location)
-    for name in names:
-        field = model.model_fields.get(name) if model is not None else None
-        if field is None:
-            return []
-        annotation = field.annotation
-        if get_origin(annotation) is dict:
-            next(names, None)
-            annotation = get_args(annotation)[1]
-        options = [annotation, *get_args(annotation)]
-        model = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
-    return sorted(model.model_fields) if model is not None else []
 
 
 def _line_of(node: yaml.Node, location: Sequence[str]) -> int | None:

@@ -18,13 +18,36 @@ from config.clock import Clock, SystemClock
 from config.errors import BadPayloadError, ConfigError, PermanentError, TransientError
 from config.log import get_logger
 
-__all__ = ["Supervised", "stop_on_signals"]
+__all__ = ["Supervised", "beat", "frozen_threads", "stop_on_signals"]
 
 _STOPS = frozenset({signal.SIGTERM, signal.SIGINT})
+_THREAD = threading.local()
+_VITAL: set[Supervised] = set()
+_VITAL_LOCK = threading.Lock()
 
 
-def stop_on_signals(stop: threading.Event) -> None:
+def beat(silent_for_s: float = 0.0) -> None:
+    """Say that the calling thread goes on; where a vital :class:`Supervised` thread loops inside its `run_once`.
+
+    Args:
+        silent_for_s: seconds that it may be busy or wait from now on before it says so again.
+    """
+    supervised = getattr(_THREAD, "supervised", None)
+    if supervised is not None:
+        supervised.beat(silent_for_s)
+
+
+def frozen_threads(patience_s: float) -> list[str]:
+    """The vital threads that are overdue with their next beat by more than `patience_s`, by name."""
+    with _VITAL_LOCK:
+        vital = list(_VITAL)
+    return sorted(thread.name for thread in vital if thread.overdue_s() > patience_s)
+
+
+def stop_on_signals(stop: threading.Event, *, hang_up: threading.Event | None = None) -> None:
     """Set `stop` at SIGTERM and SIGINT; a second signal ends the process the hard way.
+
+    With `hang_up`, SIGHUP sets that one and ends nothing: daemons read their settings again then.
 
     A thread of its own sets it. Python calls a signal's handler only when the main thread runs again, which it does
     not while it waits for that very event and the kernel gave the signal to another thread, as it does to a process
@@ -35,23 +58,28 @@ def stop_on_signals(stop: threading.Event) -> None:
     reader, writer = socket.socketpair()
     writer.settimeout(0.0)
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    for number in _STOPS:
+    for number in (*_STOPS, *((signal.SIGHUP,) if hang_up is not None else ())):
         signal.signal(number, _leave_to_thread)
-    threading.Thread(target=_wait_signals, args=(reader, writer, stop), name="signals", daemon=True).start()
+    threading.Thread(target=_wait_signals, args=(reader, writer, stop, hang_up), name="signals", daemon=True).start()
 
 
 def _leave_to_thread(_number: int, _frame: FrameType | None) -> None:
     """The byte that the signal has put on the wire says everything."""
 
 
-def _wait_signals(reader: socket.socket, _writer: socket.socket, stop: threading.Event) -> None:
+def _wait_signals(
+    reader: socket.socket, _writer: socket.socket, stop: threading.Event, hang_up: threading.Event | None
+) -> None:
     """Runs for as long as the process; keeps both ends of the wire."""
-    while (byte := reader.recv(1)) and byte[0] not in _STOPS:
-        pass
-    stop.set()
-    while (byte := reader.recv(1)) and byte[0] not in _STOPS:
-        pass
-    os._exit(128 + byte[0])
+    asked = False
+    while byte := reader.recv(1):
+        if byte[0] == signal.SIGHUP and hang_up is not None:
+            hang_up.set()
+        elif byte[0] in _STOPS:
+            if asked:
+                os._exit(128 + byte[0])
+            asked = True
+            stop.set()
 
 
 class Supervised:
@@ -69,6 +97,8 @@ class Supervised:
         on_fatal: called with the error that ended the thread.
         backoff: delays between failures; reset after each success.
         clock: how to wait.
+        vital: the process is of no use while this thread hangs: `frozen_threads` looks at it, and for its sake the
+            watchdog of the service. Nothing that waits for a disk or a server without a limit may be vital.
     """
 
     def __init__(
@@ -80,18 +110,34 @@ class Supervised:
         on_fatal: Callable[[Exception], None] | None = None,
         backoff: Backoff | None = None,
         clock: Clock | None = None,
+        vital: bool = False,
     ) -> None:
+        self.name = name
         self._run_once = run_once
         self._stop = stop
         self._on_fatal = on_fatal
         self._backoff = backoff or Backoff()
         self._clock: Clock = clock or SystemClock()
         self._log = get_logger(thread=name)
+        self._vital = vital
+        self._due_s = 0.0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
+        self.beat()
+        if self._vital:
+            with _VITAL_LOCK:
+                _VITAL.add(self)
         self._thread.start()
+
+    def beat(self, silent_for_s: float = 0.0) -> None:
+        """Say that the thread goes on; see the function :func:`beat`."""
+        self._due_s = self._clock.monotonic_s() + silent_for_s
+
+    def overdue_s(self) -> float:
+        """Seconds since it should have said that it goes on; negative before that."""
+        return self._clock.monotonic_s() - self._due_s
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread's end at most `timeout_s`; True when it has ended."""
@@ -100,7 +146,15 @@ class Supervised:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        _THREAD.supervised = self
+        self._repeat()
+        # Not in a `finally`: one that dies of what nobody foresaw is to be missed.
+        with _VITAL_LOCK:
+            _VITAL.discard(self)
+
+    def _repeat(self) -> None:
         while not self._stop.is_set():
+            self.beat()
             try:
                 self._run_once()
             except (PermanentError, ConfigError) as error:
@@ -115,6 +169,8 @@ class Supervised:
 
     def _retry_later(self, error: Exception) -> None:
         delay_s = self._backoff.delay_s()
+        if isinstance(error, TransientError):
+            delay_s = max(delay_s, error.retry_after_s)
         expected = isinstance(error, TransientError | BadPayloadError)
         self._log.warning(
             "thread.retrying",
@@ -122,4 +178,5 @@ class Supervised:
             delay_s=round(delay_s, 2),
             exc_info=None if expected else error,
         )
+        self.beat(delay_s)
         self._clock.wait(self._stop, delay_s)

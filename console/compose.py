@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from broker.topics import CAMERA_FRAME
-from config import ConfigError
+from config import ConfigError, service
 from config.settings import BrokerSettings, CameraSettings, DetectorSettings, Settings, default_state_dir
 
 __all__ = [
@@ -158,7 +158,8 @@ def compose(
     port = ports.choose("console", settings.console.host, settings.console.port)
     changes["console"] = settings.console.model_copy(update={"port": port})
     roles = [RoleSpec("broker", ("broker", "run"))] if own_broker else []
-    roles += [RoleSpec(name, (name,)) for name in ("edge", "detector", "bridge")]
+    scores = () if settings.edge.detector else ("detector",)
+    roles += [RoleSpec(name, (name,)) for name in ("edge", *scores, "bridge")]
     roles.append(RoleSpec("console", ("console",), needed=False))
     return Plan(settings.model_copy(update=changes), tuple(roles), tuple(ports.notices))
 
@@ -255,13 +256,14 @@ def role_environment(settings: Settings, environment: Mapping[str, str] = os.env
     """The environment of the roles.
 
     Settings in it are left out, because they are in the site file already and would go above it; secrets are put in,
-    because they are not.
+    because they are not. systemd watches the process that it started, not the roles.
     """
     fields = {f"VIGIL_{name}".upper() for name in Settings.model_fields}
     kept = {
         name: value
         for name, value in environment.items()
-        if name.upper().partition("__")[0] not in fields and name.upper() not in {*_SECRETS, "VIGIL_CONFIG"}
+        if name.upper().partition("__")[0] not in fields
+        and name.upper() not in {*_SECRETS, "VIGIL_CONFIG", *service.ENVIRONMENT}
     }
     if settings.bus.password is not None:
         kept["VIGIL_BUS__PASSWORD"] = settings.bus.password.get_secret_value()

@@ -30,9 +30,9 @@ from config import (
     get_logger,
     stop_on_signals,
 )
+from config.durations import DURATION, format_duration
 from config.names import check_name
 from config.options import role_option
-from console.durations import DURATION, format_duration
 from console.loading import SettingsLoader
 
 __all__ = ["Drill", "drill"]

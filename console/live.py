@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from broker import Delivery, Frame
-from broker.messages import Detections, Escalation, MotionEvent, Receipt
+from broker.messages import CameraState, Detections, Escalation, MotionEvent, Receipt
 from broker.topics import CAMERA_FRAME, CAMERA_MOTION_ACTIVE
 
 __all__ = ["EscalationCard", "LiveFeed", "Missed", "PageMailbox"]
@@ -60,11 +60,11 @@ class _LatestPictures:
 
     def put(self, camera: str, jpeg: bytes) -> int:
         """Keep a picture; how many others made way for it."""
-        gone = int(self._forget(camera))
+        gone = int(self.forget(camera))
         self._pictures[camera] = jpeg
         self._bytes += len(jpeg)
         while len(self._pictures) > CAMERAS_KEPT or self._bytes > FRAME_BYTES_MAX:
-            gone += self._forget(next(iter(self._pictures)))
+            gone += self.forget(next(iter(self._pictures)))
         return gone
 
     def get(self, camera: str) -> bytes | None:
@@ -77,7 +77,8 @@ class _LatestPictures:
         self._pictures.clear()
         self._bytes = 0
 
-    def _forget(self, camera: str) -> bool:
+    def forget(self, camera: str) -> bool:
+        """Keep none of this camera; whether there was one."""
         jpeg = self._pictures.pop(camera, None)
         self._bytes -= len(jpeg or b"")
         return jpeg is not None
@@ -198,6 +199,10 @@ class LiveFeed:
             # The page knows a picture by its metadata, so a picture that claims to be another camera's is left out.
             if delivery.topic.spec is CAMERA_FRAME and content.meta.camera == delivery.topic.camera:
                 self._on_frame(delivery.topic.camera, content.jpeg)
+        elif isinstance(content, CameraState):
+            if content.privacy:
+                with self._lock:
+                    self._frames.forget(delivery.topic.camera)
         elif isinstance(content, Detections | MotionEvent):
             kind: Literal["detections", "motion"] = "detections" if isinstance(content, Detections) else "motion"
             self.spread(kind, camera=delivery.topic.camera, message=content)

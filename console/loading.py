@@ -13,10 +13,11 @@ from typing import Any
 import click
 
 from config import ConfigError, configure_logging
+from config.environment import layered
 from config.settings import Settings
 from config.sources import check_settings, exposes_secrets
 
-__all__ = ["EXPOSED", "SettingsLoader", "leave_with_stdin", "merge"]
+__all__ = ["EXPOSED", "SettingsLoader", "leave_with_stdin"]
 
 DEFAULT_FILE = Path("vigil.yaml")
 EXPOSED = "{file} holds a password or a token, and every user of this machine can read it: chmod o= {file}"
@@ -73,19 +74,7 @@ class SettingsLoader:
         self, overrides: Mapping[str, Any] | None = None, *, file: Path | None = None
     ) -> tuple[Settings | None, list[ConfigError]]:
         """The settings and no errors, or None and everything that is wrong; `file` in place of the root's."""
-        return check_settings(file or self.file, merge(self.flags, _given(overrides or {})))
-
-
-def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """One nested mapping of two; where both have a value, `above` holds."""
-    merged = dict(below)
-    for key, value in above.items():
-        lower = merged.get(key)
-        if isinstance(lower, Mapping) and isinstance(value, Mapping):
-            merged[key] = merge(lower, value)
-        else:
-            merged[key] = value
-    return merged
+        return check_settings(file or self.file, layered(self.flags, _given(overrides or {})))
 
 
 def _given(flags: Mapping[str, Any]) -> dict[str, Any]:

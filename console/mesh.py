@@ -46,6 +46,8 @@ class CameraFigures(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         state: as its node says; ``unknown`` until it has said anything.
+        privacy: no picture leaves its node.
+        detection: workers score its frames.
         fps_in: frames a second on the bus, over the last seconds.
         fps_scored: scored frames a second.
         latency_p50_ms: from capture to the published score, median; None before the first score.
@@ -62,6 +64,9 @@ class CameraFigures(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None
     node: str
     mode: str
+    privacy: bool
+    detection: bool
+    recording: Literal["off", "on", "failed"]
     width: int
     height: int
     fps_in: float
@@ -168,6 +173,9 @@ class _Camera:
             error=state.error if state else None,
             node=state.node if state else "",
             mode=state.mode if state else "",
+            privacy=state.privacy if state else False,
+            detection=state.detection if state else True,
+            recording=state.recording if state else "off",
             width=width,
             height=height,
             fps_in=round(self.frames.per_second(now_s), 1),

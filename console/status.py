@@ -15,7 +15,7 @@ from rich.text import Text
 from console.mesh import CameraFigures, MeshSnapshot
 from console.text import printable
 
-__all__ = ["PlainScreen", "Screen", "TerminalScreen", "camera_line", "mesh_line"]
+__all__ = ["PlainScreen", "Screen", "TerminalScreen", "camera_line", "mesh_line", "watched"]
 
 PLAIN_INTERVAL_S = 10.0
 TERMINAL_INTERVAL_S = 1.0
@@ -107,9 +107,22 @@ def camera_line(camera: CameraFigures) -> str:
         f"motion {'ON' if camera.motion else 'OFF'}",
         f"escalations {camera.escalations}",
     ]
+    if watched(camera) != "monitor":
+        parts.append(watched(camera))
     if camera.state != "online":
         parts.append(camera.state if camera.error is None else f"{camera.state}: {printable(camera.error)}")
     return "  ".join(parts)
+
+
+def watched(camera: CameraFigures) -> str:
+    """How a camera is watched, in words: its mode, and what is not as usual."""
+    words = [
+        camera.mode,
+        "private" if camera.privacy else "",
+        "" if camera.detection else "not scored",
+        {"off": "", "on": "recording", "failed": "recording failed"}[camera.recording],
+    ]
+    return ", ".join(word for word in words if word)
 
 
 def mesh_line(mesh: MeshSnapshot, absent: Sequence[str]) -> str:
@@ -129,6 +142,7 @@ def _table(mesh: MeshSnapshot, absent: Sequence[str]) -> RenderableType:
     for heading in ("fps in", "scored", "p50 ms", "p99 ms"):
         table.add_column(heading, justify="right")
     table.add_column("motion")
+    table.add_column("watched")
     table.add_column("escalations", justify="right")
     for camera in mesh.cameras:
         motion = Text("ON", style="bold yellow") if camera.motion else Text("OFF", style="dim")
@@ -139,6 +153,7 @@ def _table(mesh: MeshSnapshot, absent: Sequence[str]) -> RenderableType:
             _ms(camera.latency_p50_ms),
             _ms(camera.latency_p99_ms),
             motion,
+            Text(watched(camera), style="" if camera.privacy or camera.recording == "failed" else "dim"),
             str(camera.escalations),
         )
     lines: list[RenderableType] = [Text(), table]

@@ -13,11 +13,11 @@ import click
 from broker import Delivery, listen
 from broker.topics import CONTRACT
 from config import ConfigError, PermanentError, configure_logging, stop_on_signals
+from config.durations import DURATION, format_duration
 from config.errors import EXIT_CONFIG
 from config.options import camera_option
 from config.settings import Settings
 from console.compose import Machine, Plan, compose, role_environment, write_site_file
-from console.durations import DURATION, format_duration
 from console.loading import EXPOSED, SettingsLoader
 from console.logtail import LogTail
 from console.machine import PortClaims, answers, hold_state
@@ -43,7 +43,7 @@ KEPT_FAILING = 3
 
 @click.command()
 @camera_option("A camera; may be given again. Without any: those of the site file, else street=synthetic:street.")
-@click.option("--model", metavar="FILE", help="A YOLOX model (.onnx); without one the model cache, else HOG.")
+@click.option("--model", metavar="FILE", help="A YOLOX model (.onnx, .tflite); without one the model cache, else HOG.")
 @click.option("--kafka", metavar="HOST:PORT", help="Send escalations to Kafka instead of the journal.")
 @click.option("--engine", type=click.Choice(["embedded", "mosquitto"]), help="Which broker to run.")
 @click.option("--broker-port", type=click.IntRange(1, 65535), help="The broker's port; default 1883 or a free one.")

@@ -14,20 +14,26 @@ import msgspec
 
 from broker import CONTRACT, Bus, Delivery, Frame, TopicSpec, listen
 from broker.messages import (
+    CameraDocument,
     CameraState,
+    ClipEvent,
+    Command,
+    CommandValue,
     Detection,
     Detections,
     Escalation,
     MotionEvent,
+    MotionTrend,
     NodeHealth,
     NodeStatus,
     Receipt,
     Reject,
+    Reply,
 )
 from broker.topics import everything
 from config import TransientError, VigilError, configure_logging, stop_on_signals
+from config.durations import DURATION, format_duration
 from config.names import check_name
-from console.durations import DURATION
 from console.loading import SettingsLoader
 from console.text import printable
 
@@ -70,6 +76,8 @@ def describe(delivery: Delivery) -> str:
         return f"{meta.width}x{meta.height} {len(content.jpeg) / 1000:.0f} kB seq {meta.seq} {meta.mode}{motion}"
     if isinstance(content, str):
         return content
+    if content is None:
+        return "taken back"
     return _words(content) or delivery.payload.decode(errors="replace")
 
 
@@ -82,6 +90,14 @@ def _words(_message: object) -> str:
 @_words.register
 def _(message: CameraState) -> str:
     shown = f"{message.state} on {message.node}, {message.mode} {message.fps:g} fps {message.width}x{message.height}"
+    words = {
+        "moving": message.moving,
+        "private": message.privacy,
+        "not scored": not message.detection,
+        "recording": message.recording == "on",
+        "recording failed": message.recording == "failed",
+    }
+    shown = ", ".join([shown, *(word for word, holds in words.items() if holds)])
     return f"{shown}: {message.error}" if message.error else shown
 
 
@@ -89,6 +105,52 @@ def _(message: CameraState) -> str:
 def _(message: MotionEvent) -> str:
     ended = f" ({message.ended})" if message.ended else ""
     return f"{message.type}{ended} {message.score:.1%} in {_count(len(message.boxes), 'box', 'boxes')}"
+
+
+@_words.register
+def _(message: MotionTrend) -> str:
+    movements = sum(hour.movements for hour in message.hours)
+    watched_s, moving_s = (sum(getattr(hour, name) for hour in message.hours) for name in ("watched_s", "moving_s"))
+    return (
+        f"{_count(movements, 'movement', 'movements')} and {moving_s:.0f} s of motion in "
+        f"{format_duration(watched_s)} of watching"
+    )
+
+
+@_words.register
+def _(message: ClipEvent) -> str:
+    drill = "DRILL " if message.drill else ""
+    if message.error is not None:
+        return f"{drill}no clip of {message.reason} {message.about}: {message.error}"
+    lasts_s = (message.ends_at - message.starts_at).total_seconds()
+    missing = f", {message.missing_s:.1f} s missing" if message.missing_s else ""
+    return (
+        f"{drill}{lasts_s:.1f} s of {message.reason} {message.about}, {message.size_bytes / 1e6:.1f} MB{missing}: "
+        f"{message.uri}"
+    )
+
+
+@_words.register
+def _(message: CommandValue) -> str:
+    return f"{message.value}"
+
+
+@_words.register
+def _(message: Command) -> str:
+    arguments = "".join(f" {name}={value}" for name, value in message.arguments.items())
+    return f"{message.name}{arguments} [{message.correlation_id}]"
+
+
+@_words.register
+def _(message: Reply) -> str:
+    result = ", ".join(f"{name} {value}" for name, value in message.result.items())
+    return f"{result or 'done' if message.ok else f'refused: {message.reason}'} [{message.correlation_id}]"
+
+
+@_words.register
+def _(message: CameraDocument) -> str:
+    where = f" on {message.node}" if message.node else ""
+    return f"revision {message.revision}{where}, {message.source}"
 
 
 @_words.register
@@ -158,7 +220,7 @@ def json_line(delivery: Delivery) -> bytes:
     payload: object
     if isinstance(content, Frame):
         payload = {**msgspec.to_builtins(content.meta), "size_bytes": len(content.jpeg)}
-    elif isinstance(content, str):
+    elif isinstance(content, str | None):
         payload = content
     else:
         # Decoded and encoded again, so that it is one line however it was written, and unknown fields stay.

@@ -22,7 +22,7 @@ Load = Callable[[Mapping[str, Any]], Settings]
 @click.option(
     "--model",
     type=click.Path(path_type=Path),
-    help="A YOLOX model file (.onnx).  [default: the newest of the model cache, else OpenCV's HOG people detector]",
+    help="A YOLOX model (.onnx, .tflite).  [default: the newest of the model cache, else OpenCV's HOG people detector]",
 )
 @click.option("--labels", type=click.Path(path_type=Path), help="The model's labels, one a line.  [default: COCO's 80]")
 @click.option(

@@ -10,6 +10,7 @@ import msgspec
 
 from broker import Bus, Topic, encode_frame
 from broker.messages import Escalation, Evidence, FrameMeta, ModelRef, encode_json
+from broker.references import clip_reference
 from broker.topics import CAMERA_ESCALATION, CAMERA_EVIDENCE
 from config import BacklogFullError, BadPayloadError, Clock, TransientError, get_logger
 from detector.evidence import annotate, encode_within
@@ -18,8 +19,8 @@ from detector.rules import Firing
 
 __all__ = ["Escalator"]
 
-_FIELDS_BYTES = 512
-"""What a picture adds to an escalation besides its Base64."""
+_FIELDS_BYTES = 1024
+"""What an escalation holds in the end besides this and the picture's Base64: its id, its clip, the picture's fields."""
 _EVIDENCE_BYTES_MIN = 2_000
 """In less than this, nothing can be recognised."""
 _HELD_MAX = 64
@@ -34,7 +35,11 @@ class _Raised:
     meta: FrameMeta
 
     def build(self, event_id: str) -> Escalation:
-        return msgspec.structs.replace(self.escalation, id=event_id)
+        """With its identity, and with the place where its clip will be when the camera's node records."""
+        raised, clip = self.escalation, ""
+        if self.meta.recorded:
+            clip = clip_reference(raised.camera, raised.captured_at, event_id)
+        return msgspec.structs.replace(raised, id=event_id, clip=clip)
 
 
 class Escalator:

@@ -13,12 +13,15 @@ from config import ConfigError, get_logger
 from config.settings import DetectorSettings
 from detector.backends import Backend
 from detector.backends.hog import HogBackend
-from detector.backends.network import Network
+from detector.backends.network import Network, Runtime
 from detector.labels import read_labels
 
 __all__ = ["cached_model", "model_cache", "open_backend"]
 
 _YOLOX = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0/yolox_nano.onnx"
+
+
+_KINDS = (".onnx", ".tflite")
 
 
 def model_cache() -> Path:
@@ -28,7 +31,7 @@ def model_cache() -> Path:
 
 def cached_model(folder: Path) -> Path | None:
     """The newest model file of a folder; None when it has none."""
-    files = [path for path in folder.glob("*.onnx") if path.is_file()]
+    files = [path for path in folder.glob("*") if path.suffix in _KINDS and path.is_file()]
     return max(files, key=lambda path: (path.stat().st_mtime, path.name), default=None)
 
 
@@ -61,20 +64,31 @@ def open_backend(settings: DetectorSettings, *, cache: Path | None = None) -> Ba
 
 def _open_file(path: Path, settings: DetectorSettings) -> Network:
     sha256 = _hash(path)
-    try:
-        from detector.backends.onnx import OnnxRuntime
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"{path} needs the package {error.name}: pip install 'vigil-mesh[detector]'", field="detector.model"
-        ) from error
     return Network(
-        OnnxRuntime(path, threads=settings.threads),
+        _open_runtime(path, settings.threads),
         ModelRef(name=path.stem[:256], sha256=sha256),
         read_labels(settings.labels),
         batch_max=settings.batch_max,
         min_score=settings.min_score,
         nms_iou=settings.nms_iou,
     )
+
+
+def _open_runtime(path: Path, threads: int) -> Runtime:
+    """Load a file by its kind; a machine needs the runtime of its own models only."""
+    extra = "tflite" if path.suffix == ".tflite" else "detector"
+    try:
+        if path.suffix == ".tflite":
+            from detector.backends.tflite import TfliteRuntime
+
+            return TfliteRuntime(path, threads=threads)
+        from detector.backends.onnx import OnnxRuntime
+
+        return OnnxRuntime(path, threads=threads)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{path} needs the package {error.name}: pip install 'vigil-mesh[{extra}]'", field="detector.model"
+        ) from error
 
 
 def _hash(path: Path) -> str:
@@ -87,9 +101,9 @@ def _hash(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
-        reason = "there is no such file; give the path of a YOLOX model (.onnx)"
+        reason = "there is no such file; give the path of a YOLOX model (.onnx or .tflite)"
     except IsADirectoryError:
-        reason = "this is a folder; give the path of a YOLOX model (.onnx)"
+        reason = "this is a folder; give the path of a YOLOX model (.onnx or .tflite)"
     except OSError as error:
         reason = f"it cannot be read: {error.strerror}"
     raise ConfigError(f"{path}: {reason}, or leave it empty for the HOG people detector", field="detector.model")

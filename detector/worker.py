@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from broker import Bus, Delivery, Figures, Frame
-from broker.messages import Detection, Detections
+from broker.messages import Detection, Detections, FrameMeta
 from broker.topics import CAMERA_DETECTIONS, CAMERA_FRAME
 from config import BadPayloadError, Clock, Supervised, SystemClock, TransientError, get_logger
 from config.settings import DetectorSettings
@@ -74,9 +74,11 @@ class _Inference:
 class Worker:
     """Scores the frames of every camera of a site.
 
-    Frames that are older than `frame_age_max_s` when they reach the model are dropped and counted. A frame's age is
-    what it waited here plus what it took longer on its way than the camera's other frames (:mod:`broker.freshness`),
-    so that a producer whose clock is wrong is scored like any other.
+    Frames that are older than `frame_age_max_s`, or than their own end (`expires_at`), when they reach the model are
+    dropped and counted. A frame's age is what it waited here plus what it took longer on its way than the camera's
+    other frames (:mod:`broker.freshness`), and its own limit is the time between its capture and its end, so that a
+    producer whose clock is wrong is scored like any other. Frames that nobody wants scored (`detect` is false) are
+    left alone, and counted.
 
     Concurrency: `start` and `close` belong to one thread; `figures` may be called from any.
 
@@ -109,6 +111,7 @@ class Worker:
         self._stale: Counter[str] = Counter()
         self._stale_lock = threading.Lock()
         self._failed = 0
+        self._unwanted = 0
         self._scored = 0
         self._batches = 0
         self._rules_paused = 0
@@ -149,6 +152,7 @@ class Worker:
             },
             counts={
                 "frames_scored": self._scored,
+                "frames_unwanted": self._unwanted,
                 "batches": self._batches,
                 "escalations": self._escalator.raised,
                 "rules_paused": self._rules_paused,
@@ -166,6 +170,9 @@ class Worker:
         reason = self._refusal(camera, frame.meta.camera)
         if reason is not None:
             self._bus.reject(str(delivery.topic), reason, len(frame.jpeg))
+            return
+        if not frame.meta.detect:
+            self._unwanted += 1
             return
         now_s = self._clock.monotonic_s()
         arrival = _Arrival(frame, str(delivery.topic), delivery.received_at, now_s, delivery.delay_s)
@@ -192,7 +199,7 @@ class Worker:
     def _read(self, arrival: _Arrival) -> _Readable | None:
         meta = arrival.frame.meta
         age_s = arrival.delay_s + self._clock.monotonic_s() - arrival.received_s
-        if age_s > self._settings.frame_age_max_s:
+        if age_s > _age_max_s(meta, self._settings.frame_age_max_s):
             with self._stale_lock:
                 self._stale[meta.camera] += 1
             self._log.warning("frame.stale", camera=meta.camera, seq=meta.seq, age_s=round(age_s, 2))
@@ -250,3 +257,9 @@ class Worker:
             firing = rule.feed(meta.camera, meta.captured_at.timestamp(), detections)
             if firing is not None:
                 self._escalator.escalate(firing, meta, readable.picture)
+
+
+def _age_max_s(meta: FrameMeta, otherwise_s: float) -> float:
+    if meta.expires_at is None:
+        return otherwise_s
+    return min(otherwise_s, (meta.expires_at - meta.captured_at).total_seconds())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -12,20 +13,43 @@ from config import ConfigError, stop_on_signals
 from config.options import camera_option, role_option
 from config.settings import Settings
 
+if TYPE_CHECKING:
+    from edge.role import OpenScorer
+
 __all__ = ["edge"]
 
-Load = Callable[[Mapping[str, Any]], Settings]
+
+class Load(Protocol):
+    """Reads the settings; :class:`console.loading.SettingsLoader` does.
+
+    Attributes:
+        file: the site file, where there is one.
+    """
+
+    file: Path | None
+
+    def __call__(self, overrides: Mapping[str, Any] | None = None) -> Settings:
+        """Read them, and set up the logs."""
+        ...
+
+    def read(self, overrides: Mapping[str, Any] | None = None) -> Settings:
+        """Read them, and leave the logs alone."""
+        ...
 
 
 @click.command()
 @camera_option("A camera; may be given again. With one or more, only these run.  [default: those of the site file]")
 @role_option("edge")
 @click.pass_obj
-def edge(load: Load, cameras: dict[str, dict[str, str]], role: str) -> None:
+def edge(load: Load, cameras: dict[str, dict[str, str]], role: str, *, open_scorer: OpenScorer | None = None) -> None:
     """Watch this node's cameras: their motion, their state and their frames go onto the bus.
 
     A frame is sent `idle_fps` times a second while nothing moves and `motion_fps` times while something does. Each
-    camera runs on its own: one that breaks says so in its state and is opened again, and the others go on.
+    camera runs on its own: one that breaks says so in its state and is opened again, and the others go on. With
+    `edge.detector: true` this process scores the frames too, and raises escalations without any network.
+
+    What changes in the site file is applied to the cameras that it changes, while it runs; so is what the site's
+    registry says, and what is told to a camera over the bus (`vigil camera set`).
 
     \b
     Sources:
@@ -39,14 +63,29 @@ def edge(load: Load, cameras: dict[str, dict[str, str]], role: str) -> None:
       vigil edge --camera street=synthetic:street
       vigil --bus mqtt://10.0.0.2:1883 edge --camera yard=file:yard.mp4 --camera "door=file:door.mp4?loop=0"
     """
-    settings = load({"cameras": cameras})
-    if cameras:
-        only = {name: camera for name, camera in settings.cameras.items() if name in cameras}
-        settings = settings.model_copy(update={"cameras": only})
-    stop = threading.Event()
-    stop_on_signals(stop)
+    stop, asked = threading.Event(), threading.Event()
+    stop_on_signals(stop, hang_up=asked)
+    settings = _only(load({"cameras": cameras}), cameras)
     try:
-        from edge.node import run_edge
+        from edge.role import run_edge
+        from edge.settings_file import SettingsFile
     except ModuleNotFoundError as error:
         raise ConfigError(f"the edge needs the package {error.name}: pip install 'vigil-mesh[edge]'") from error
-    run_edge(settings, role, stop)
+    file = SettingsFile(load.file, lambda: _only(load.read({"cameras": cameras}), cameras), asked)
+    run_edge(
+        settings,
+        role,
+        stop,
+        file=file,
+        # A second process of the machine would take the same cameras; and who names cameras wants these.
+        adopts=role == "edge" and not cameras,
+        open_scorer=open_scorer if settings.edge.detector else None,
+    )
+
+
+def _only(settings: Settings, names: Collection[str]) -> Settings:
+    """The settings with these cameras only, where any are named."""
+    if not names:
+        return settings
+    only = {name: camera for name, camera in settings.cameras.items() if name in names}
+    return settings.model_copy(update={"cameras": only})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import io
+import math
 from dataclasses import dataclass
 
-from edge.source import CapturedFrame
+from edge.picture import reduced_size
+from edge.privacy import ShownFrame
 
 __all__ = ["Fitted", "PictureFit"]
 
@@ -19,7 +20,9 @@ _SIDE_MIN_PX = 96
 _BETTER_AFTER = 50
 """Pictures with room to spare after which a better one is tried."""
 _ROOM_TO_SPARE = 0.6
-"""One step better is at most 1 / 0.6 times as large: a quality step makes 1.3 times, a size step 1.8 times."""
+"""One step better is mostly at most 1 / 0.6 times as large: a quality step makes 1.3 times, a size step 1.8 at most."""
+_STEP_SAVES_MAX = 1.8
+"""A search leaves out the steps that cannot save enough: a picture is seldom encoded more than three times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,45 +64,38 @@ class PictureFit:
         """Whether pictures are sent smaller than wanted."""
         return self._step > 0
 
-    def encode(self, frame: CapturedFrame, bytes_max: int) -> Fitted | None:
-        """The best JPEG of at most `bytes_max`; None when not even the smallest fits.
+    def encode(self, frame: ShownFrame, bytes_max: int, *, height_px: int) -> Fitted | None:
+        """The best JPEG of at most `bytes_max` and `height_px`; None when not even the smallest fits.
 
         Raises:
+            WithheldError: nobody is to see the picture.
             TransientError: it could not be encoded.
         """
-        whole: bytes | None = None
-        step = self._step - 1 if self._step and self._spare >= _BETTER_AFTER else self._step
+        height_px = min(height_px, frame.height_px)
+        last = len(self._qualities) - 1 + _shrinks_max(max(height_px, frame.width_px * height_px // frame.height_px))
+        step = min(last, self._step - 1 if self._step and self._spare >= _BETTER_AFTER else self._step)
         while True:
-            fitted, whole = self._attempt(frame, step, whole)
-            if len(fitted.jpeg) <= bytes_max:
-                self._note(step, spare=len(fitted.jpeg) < bytes_max * _ROOM_TO_SPARE)
+            fitted = self._attempt(frame, step, height_px)
+            excess = len(fitted.jpeg) / max(1, bytes_max)
+            if excess <= 1:
+                self._note(step, spare=excess < _ROOM_TO_SPARE)
                 return fitted
-            if max(fitted.width_px, fitted.height_px) * _SHRINK < _SIDE_MIN_PX and step >= len(self._qualities) - 1:
+            if step == last:
                 self._note(step, spare=False)
                 return None
-            step += 1
+            step = min(last, step + max(1, int(math.log(excess, _STEP_SAVES_MAX))))
 
     def _note(self, step: int, *, spare: bool) -> None:
         self._spare = self._spare + 1 if spare and step == self._step else 0
         self._step = step
 
-    def _attempt(self, frame: CapturedFrame, step: int, whole: bytes | None) -> tuple[Fitted, bytes | None]:
-        """A picture at one step, and the full-size one that smaller ones are made of."""
-        shrinks = step - len(self._qualities) + 1
-        if shrinks <= 0:
-            return Fitted(frame.encode(self._qualities[step]), frame.width_px, frame.height_px), whole
-        if whole is None:
-            whole = frame.encode(self._qualities[0])
-        scale = _SHRINK**shrinks
-        return _shrunk(whole, max(1, round(frame.width_px * scale)), max(1, round(frame.height_px * scale))), whole
+    def _attempt(self, frame: ShownFrame, step: int, height_px: int) -> Fitted:
+        shrinks = max(0, step - len(self._qualities) + 1)
+        quality = _SHRUNK_QUALITY if shrinks else self._qualities[step]
+        width_px, height_px = reduced_size(frame.width_px, frame.height_px, round(height_px * _SHRINK**shrinks))
+        return Fitted(frame.encode(quality, height_px=height_px), width_px, height_px)
 
 
-def _shrunk(jpeg: bytes, width_px: int, height_px: int) -> Fitted:
-    from PIL import Image  # seldom needed, and a few megabytes
-
-    with Image.open(io.BytesIO(jpeg)) as picture:
-        picture.draft("RGB", (width_px, height_px))  # decodes no more than is needed
-        small = picture.resize((width_px, height_px), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=_SHRUNK_QUALITY)
-    return Fitted(buffer.getvalue(), width_px, height_px)
+def _shrinks_max(side_px: int) -> int:
+    """How often a picture with this longer side is made smaller before giving up."""
+    return max(0, math.ceil(math.log(side_px / _SIDE_MIN_PX, 1 / _SHRINK)) - 1)

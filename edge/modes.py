@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-__all__ = ["FrameGate", "Movement", "MovementStep"]
+from broker.messages import Mode
+from config.cameras import CameraSettings
+
+__all__ = ["FrameGate", "Movement", "MovementStep", "frames_per_s", "keyframes_suffice"]
 
 MovementStep = Literal["start", "update", "end"]
 
@@ -73,3 +76,19 @@ class FrameGate:
         # From the due time, not from this frame's: 5 of 12 a second would otherwise become 4.
         self._due_s = self._due_s + period_s if at_s - self._due_s < period_s else at_s + period_s
         return True
+
+
+def frames_per_s(settings: CameraSettings, mode: Mode, *, moving: bool) -> float:
+    """How many frames a second are sent in a mode."""
+    fps = settings.motion_fps if moving else settings.idle_fps
+    return max(fps, settings.zoom_fps) if mode == "zoom" else fps
+
+
+def keyframes_suffice(mode: Mode, *, busy: bool) -> bool:
+    """Whether the pictures between keyframes need not be decoded.
+
+    Args:
+        mode: how the camera is watched.
+        busy: something moves, moved just before, or what stands still is still being learnt.
+    """
+    return mode == "eco" and not busy

@@ -18,68 +18,31 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from config.cameras import MotionSettings
+from edge.motion_blobs import Blob, Persistence, find_blobs
+from edge.motion_grid import Areas, Grid
+from edge.motion_light import Light
+from edge.motion_scene import LEARN_EVERY_S, Limits, Scene
+from edge.motion_steady import Steady
 
+if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BoxXyxy", "MotionDetector", "MotionResult", "MotionSettings"]
+__all__ = ["BoxXyxy", "MotionDetector", "MotionResult"]
 
 BoxXyxy = tuple[float, float, float, float]
 """Left, top, right, bottom as fractions of the picture, 0..1."""
 
-_ROWS = 50
-"""Rows of cells aimed at: a person a seventh of the picture high still covers seven of them."""
 _MIN_SIDE_PX = 16
-_WEAK = np.float32(0.6)
-"""Hysteresis: next to strong change this fraction of the threshold is enough, as coats blend into walls."""
-_CALIBRATING_TAU_S = 0.3
-_FLAGGED_SLOWER = 8.0
-"""The background adapts this much more slowly where something moves, or a slow walker would dissolve into it."""
-_LEARN_EVERY_S = 0.5
-"""Noise and standstill are judged at this pace whatever the frame rate: longer than a walker needs to leave a cell."""
-_NOISE_UP, _NOISE_DOWN = np.float32(1.08), np.float32(1 / 1.08)
-"""Slow enough that somebody who fidgets in one place stays in motion for a good ten seconds."""
-_NOISE_MIN, _NOISE_MAX = np.float32(0.3), np.float32(8)
-"""Bounds of a cell's median change, luma levels: rounding makes the one, a person in rain must exceed the other."""
-_NOISE_FACTOR = np.float32(6)
-"""Threshold over a cell's median change: four standard deviations of Gaussian noise."""
-_TRUST = 0.2
-"""A young background is trusted less: what has stood still for this part of its age replaces it, so that whoever was in
-the first picture leaves no ghost behind for long."""
-_GAIN_RANGE = (0.5, 2.0)
-"""Light change believed between two frames; what is beyond it is a new picture, not a cloud."""
-_WHITE = np.float32(255)
-_LIGHT_JUMPED = 0.8
-"""Below this part of the calm cells still fitting, it may be the light that changed, not the things."""
-_MIN_VARIANCE = 4.0
-"""Contrast of the background, luma levels squared, from which a gain can be told from an offset."""
-_LINK_ROWS = 2
-"""Empty rows bridged within one blob: a belt as bright as the pavement must not cut its wearer in two."""
-_PAD_CELLS = 0.3
-"""Boxes grow by this: the rim of a person covers its cells too little to change them enough."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MotionSettings:
-    """What the camera's owner may turn.
-
-    Attributes:
-        threshold: smallest change that counts, luma levels 0..255; noisy places need more by themselves.
-        min_cells: strongly changed cells a box needs (a cell's side is about a fiftieth of the picture's height).
-        background_s: time constant of the background where nothing moves, seconds.
-        still_s: a change that stands still for this long becomes background, seconds.
-        calibrate_s: how long the background is learnt, without boxes, at the start and after an upheaval, seconds.
-        upheaval: changed fraction of the picture from which it is a new picture (infrared switch, lightning, a
-            turned camera) and not motion, 0..1.
-    """
-
-    threshold: float = 8.0
-    min_cells: int = 3
-    background_s: float = 10.0
-    still_s: float = 10.0
-    calibrate_s: float = 1.0
-    upheaval: float = 0.6
+_BACKGROUND_S = 10.0
+"""Time constant of the background where nothing moves."""
+_CALIBRATE_S = 1.0
+"""How long the background is learnt, without boxes, at the start and after an upheaval."""
+_UPHEAVAL = 0.6
+_SUDDEN = 0.015
+"""Part of the picture that changes much from one frame to the next without people doing it: twice what they do on
+a busy pavement."""
+"""Changed part of the picture from which it is a new picture (infrared switch, a turned camera) and not motion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +53,20 @@ class MotionResult:
         score: fraction of the picture's area that moves, 0..1.
         boxes_xyxy: one box a moving thing, fractions 0..1 of width and height, largest thing first.
         calibrating: whether the background is still being learnt; there are no boxes then.
+        zones: names of the zones in which something moves, in the order of the settings.
     """
 
     score: float
     boxes_xyxy: tuple[BoxXyxy, ...]
     calibrating: bool
+    zones: tuple[str, ...] = ()
 
 
 _CALIBRATING = MotionResult(score=0.0, boxes_xyxy=(), calibrating=True)
 
 
 class MotionDetector:
-    """Finds what moves in front of one camera that stands still.
+    """Finds what moves in front of one camera.
 
     Concurrency: one thread at a time; each camera has its own.
 
@@ -111,7 +76,8 @@ class MotionDetector:
 
     def __init__(self, settings: MotionSettings | None = None) -> None:
         self._settings = settings or MotionSettings()
-        self._scene: _Scene | None = None
+        self._limits = limits_of(self._settings.sensitivity)
+        self._view: _View | None = None
 
     def step(self, luma: NDArray[np.uint8], at_s: float) -> MotionResult:
         """Look at the next frame.
@@ -129,31 +95,194 @@ class MotionDetector:
             ValueError: the array is no such picture, or the time is no finite number.
         """
         _check(luma, at_s)
-        scene = self._scene
-        if scene is None or scene.grid.picture != luma.shape or at_s < scene.at_s:
-            grid = _Grid(luma.shape[0], luma.shape[1])
-            self._scene = _Scene(grid, grid.cells(luma), at_s, self._settings.threshold)
+        view = self._view
+        if view is None or view.grid.picture != luma.shape or at_s < view.scene.at_s:
+            grid = Grid(luma.shape[0], luma.shape[1])
+            self._view = _View(self._settings, self._limits, grid, grid.cells(luma), at_s)
             return _CALIBRATING
-        return self._compare(scene, scene.grid.cells(luma), at_s)
+        return view.step(luma, at_s)
 
-    def _compare(self, scene: _Scene, cells: NDArray[np.float32], at_s: float) -> MotionResult:
+    @property
+    def changed(self) -> NDArray[np.bool_]:
+        """Cells of the last frame that differ from the background, also where they do so all the time.
+
+        Shape (rows, columns), about fifty rows over the whole picture; none of them before the first frame.
+        """
+        return np.zeros((0, 0), np.bool_) if self._view is None else self._view.changed
+
+
+@dataclass(slots=True)
+class _Look:
+    """One frame beside the background; arrays of shape (size,).
+
+    Attributes:
+        cells: brightness, as if the camera stood still.
+        difference: what it is above the background.
+        change: how much that is either way.
+        flagged: cells that changed.
+        strong: those that changed much.
+    """
+
+    cells: NDArray[np.float32]
+    difference: NDArray[np.float32]
+    change: NDArray[np.float32]
+    flagged: NDArray[np.bool_]
+    strong: NDArray[np.bool_]
+
+
+class _View:
+    """What one camera sees at one size of picture.
+
+    Args:
+        settings: what the camera's owner chose.
+        limits: what its sensitivity means.
+        grid: of the cells.
+        cells: the first picture.
+        at_s: its instant.
+    """
+
+    def __init__(
+        self, settings: MotionSettings, limits: Limits, grid: Grid, cells: NDArray[np.float32], at_s: float
+    ) -> None:
+        self.grid = grid
+        self.scene = Scene(grid, cells, at_s, limits)
+        self._settings = settings
+        self._limits = limits
+        self._areas = Areas(grid, settings.masks, settings.zones)
+        self._steady = Steady(grid)
+        self._light = Light(grid)
+        self._persistence = Persistence()
+        self._sudden_min = round(_SUDDEN * grid.size)
+        self._size_min = settings.min_size * grid.size
+        self._moving = False
+        self._change = np.zeros_like(cells)
+
+    @property
+    def changed(self) -> NDArray[np.bool_]:
+        """Cells of the last frame that changed by the threshold, however noisy they are; shape (rows, columns)."""
+        return (self._change > self._limits.threshold).reshape(self.grid.rows, self.grid.columns)
+
+    def step(self, luma: NDArray[np.uint8], at_s: float) -> MotionResult:
         """Flag the cells that differ from the background, then let the scene learn from this frame."""
-        settings = self._settings
+        scene = self.scene
         dt_s, scene.at_s = at_s - scene.at_s, at_s
+        look = self._look(luma)
+        if at_s - scene.since_s < _CALIBRATE_S:
+            scene.calibrate(look.difference, look.change, dt_s)
+            return _CALIBRATING
+        if np.count_nonzero(look.strong & scene.calm) > self._sudden_min or self._light.changes(at_s):
+            look = self._steadied(luma, look)
+            self._take_light(look)
+        if np.count_nonzero(look.flagged) > _UPHEAVAL * self.grid.size:
+            self.scene = Scene(self.grid, look.cells, at_s, self._limits)
+            self._moving = False
+            return _CALIBRATING
+        blobs = self._find_blobs(look)
+        things = self._persistence.select(blobs, dt_s)
+        if things and not self._moving:
+            # Before a movement begins: the smallest shaking and the slowest cloud change few cells a frame.
+            look = self._steadied(luma, look)
+            self._take_light(look)
+            blobs = self._find_blobs(look)
+            things = self._persistence.select(blobs, dt_s)
+        self._persistence.keep(blobs, dt_s)
+        self._moving = bool(things)
+        self._learn(look, dt_s)
+        self._change = look.change
+        return self._describe(things, look.flagged)
+
+    def _look(self, luma: NDArray[np.uint8]) -> _Look:
+        cells = self.grid.cells(luma)
+        if self._steady.shakes(self.scene.at_s):
+            cells = self._steady_cells(luma, cells)
+        return self._compare(cells)
+
+    def _compare(self, cells: NDArray[np.float32]) -> _Look:
+        scene = self.scene
         difference = scene.relight(cells)
         change = np.abs(difference)
-        if at_s - scene.since_s < settings.calibrate_s:
-            scene.calibrate(difference, change, dt_s)
-            return _CALIBRATING
-        flagged, strong = change > scene.weak_limit, change > scene.limit
-        if np.count_nonzero(flagged) > settings.upheaval * flagged.size:
-            self._scene = _Scene(scene.grid, cells, at_s, settings.threshold)
-            return _CALIBRATING
-        np.logical_not(flagged, out=scene.calm)
-        scene.adapt(difference, dt_s / settings.background_s)
-        if at_s - scene.learnt_s >= _LEARN_EVERY_S:
-            scene.learn(cells, change, settings.still_s)
-        return _describe(scene.grid, flagged, strong, settings.min_cells)
+        return _Look(cells, difference, change, change > scene.weak_limit, change > scene.limit)
+
+    def _steady_cells(self, luma: NDArray[np.uint8], cells: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The frame without the camera's shaking, where that is what changed it; otherwise `cells` itself."""
+        scene = self.scene
+        steadied = self._steady.steady(luma, cells, scene.background)
+        if steadied is cells:
+            return cells
+        before, after = (
+            int(np.count_nonzero(np.abs(seen - scene.background) > scene.weak_limit)) for seen in (cells, steadied)
+        )
+        return steadied if self._steady.believe(scene.at_s, before=before, after=after) else cells
+
+    def _steadied(self, luma: NDArray[np.uint8], look: _Look) -> _Look:
+        """The same for a frame that was looked at already."""
+        if not self._settings.steady or self._steady.shakes(self.scene.at_s):
+            return look
+        cells = self._steady_cells(luma, look.cells)
+        return look if cells is look.cells else self._compare(cells)
+
+    def _take_light(self, look: _Look) -> None:
+        """Make what is mere light part of the background."""
+        scene = self.scene
+        lit = self._light.find(
+            scene.at_s, cells=look.cells, background=scene.background, noise=scene.noise, flagged=look.flagged
+        )
+        if lit is not None:
+            np.copyto(scene.background, look.cells, where=lit)
+            look.difference[lit] = look.change[lit] = 0
+            look.flagged &= ~lit
+            look.strong &= ~lit
+
+    def _find_blobs(self, look: _Look) -> list[Blob]:
+        flagged, strong, counted = look.flagged, look.strong, self._areas.counted
+        if counted is not None:
+            flagged, strong = flagged & counted, strong & counted
+        return [
+            blob
+            for blob in find_blobs(self.grid, flagged, strong)
+            if blob.strong >= self._limits.cells and blob.cells >= self._size_min
+        ]
+
+    def _learn(self, look: _Look, dt_s: float) -> None:
+        scene = self.scene
+        np.logical_not(look.flagged, out=scene.calm)
+        scene.adapt(look.difference, dt_s / _BACKGROUND_S)
+        if scene.at_s - scene.learnt_s >= LEARN_EVERY_S:
+            scene.learn(look.cells, look.change, self._settings.still_s)
+
+    def _describe(self, things: list[Blob], flagged: NDArray[np.bool_]) -> MotionResult:
+        grid, zones = self.grid, set[str]()
+        if self._areas.zones:
+            picture = flagged.reshape(grid.rows, grid.columns)
+            things = [blob for blob in things if self._enter_zones(blob, picture, zones)]
+        things.sort(key=lambda blob: -blob.cells)
+        return MotionResult(
+            score=sum(blob.cells for blob in things) / grid.size,
+            boxes_xyxy=tuple(grid.box(blob.left, blob.top, blob.right, blob.bottom) for blob in things),
+            calibrating=False,
+            zones=tuple(name for name in self._areas.zones if name in zones),
+        )
+
+    def _enter_zones(self, blob: Blob, flagged: NDArray[np.bool_], entered: set[str]) -> bool:
+        """Add to `entered` the zones that have a thing's share of this blob; False when there is none."""
+        window = slice(blob.top, blob.bottom), slice(blob.left, blob.right)
+        here = [
+            name
+            for name, cells in self._areas.zones.items()
+            if np.count_nonzero(cells[window] & flagged[window]) >= self._limits.cells
+        ]
+        entered.update(here)
+        return bool(here)
+
+
+def limits_of(sensitivity: float) -> Limits:
+    """What a sensitivity of 0..1 means: each step of 0.25 halves the least change; the rest goes with its root.
+
+    At a half, a cell must change by 8 levels and by 6 times its median change, which is four standard deviations of
+    Gaussian noise, and three such cells make a thing.
+    """
+    doubt = 2.0 ** (2.0 - 4.0 * sensitivity)
+    return Limits(np.float32(8.0 * doubt), np.float32(6.0 * doubt**0.25), max(1, round(3.0 * doubt**0.5)))
 
 
 def _check(luma: NDArray[np.uint8], at_s: float) -> None:
@@ -166,225 +295,3 @@ def _check(luma: NDArray[np.uint8], at_s: float) -> None:
     if not math.isfinite(at_s):
         message = f"at_s is {at_s}; pass the seconds at which the frame was taken"
         raise ValueError(message)
-
-
-class _Grid:
-    """Cells of one picture size, numbered row by row.
-
-    Args:
-        height_px: of the picture.
-        width_px: of the picture.
-    """
-
-    def __init__(self, height_px: int, width_px: int) -> None:
-        self.picture = (height_px, width_px)
-        self.side_px = max(1, round(height_px / _ROWS))
-        self.rows, self.columns = height_px // self.side_px, width_px // self.side_px
-        self.size = self.rows * self.columns
-        self._cell_size = self.side_px / width_px, self.side_px / height_px
-        self._weights = np.full(self.side_px, 1 / self.side_px**2, np.float32)
-
-    def cells(self, luma: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Mean brightness of each cell, shape (size,), 0..255."""
-        side, width_px = self.side_px, self.columns * self.side_px
-        bands = luma[: self.rows * side].reshape(self.rows, side, luma.shape[1])[..., :width_px]
-        # Row sums by adding slices, the rest by BLAS: nine times faster than .mean(axis=(1, 3)).
-        sums = bands[:, 0].astype(np.uint16)
-        for k in range(1, side):
-            sums += bands[:, k]
-        return sums.astype(np.float32).reshape(self.size, side) @ self._weights
-
-    def box(self, blob: _Blob) -> BoxXyxy:
-        """A blob's box as fractions of the picture; the last cell reaches the edge, whatever was cropped."""
-        across, down = self._cell_size
-        return (
-            max(0.0, (blob.left - _PAD_CELLS) * across),
-            max(0.0, (blob.top - _PAD_CELLS) * down),
-            1.0 if blob.right == self.columns else (blob.right + _PAD_CELLS) * across,
-            1.0 if blob.bottom == self.rows else (blob.bottom + _PAD_CELLS) * down,
-        )
-
-
-class _Scene:
-    """All that is remembered of what a camera sees; arrays have shape (size,) and are float32 unless said.
-
-    Args:
-        grid: its cells.
-        cells: the first picture, which is the background until more are seen.
-        at_s: its instant.
-        threshold: smallest change that counts, luma levels.
-    """
-
-    def __init__(self, grid: _Grid, cells: NDArray[np.float32], at_s: float, threshold: float) -> None:
-        self.grid = grid
-        self.at_s = self.since_s = self.learnt_s = at_s
-        self.calm = np.ones(grid.size, np.bool_)
-        self._threshold = np.float32(threshold)
-        self._background = cells.copy()
-        self._snapshot = cells
-        self._still_s = np.zeros_like(cells)
-        self._ones = np.ones_like(cells)
-        self._set_noise(np.ones_like(cells))
-
-    def _set_noise(self, noise: NDArray[np.float32]) -> None:
-        self._noise = np.clip(noise, _NOISE_MIN, _NOISE_MAX)
-        self.limit = np.maximum(self._noise * _NOISE_FACTOR, self._threshold)
-        self.weak_limit = self.limit * _WEAK
-
-    def relight(self, cells: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Bring the background into the light of this frame.
-
-        Light is taken as offset + gain * background, fitted by least squares over the calm cells, without those that
-        have just begun to move. When few of them fit, either something big came, or the light has jumped and most of
-        the others fit once it is followed; calm cells are then copied, as highlights clip and cameras bend curves.
-
-        Returns:
-            The frame minus the background in its light.
-        """
-        fits = self._find_fitting(cells)
-        calm, fitting = np.count_nonzero(self.calm), np.count_nonzero(fits)
-        if fitting < _LIGHT_JUMPED * calm:
-            before = self._background.copy()
-            self._follow_light(cells, self.calm)
-            self._follow_light(cells, self._find_fitting(cells))
-            if np.count_nonzero(self._find_fitting(cells)) > (fitting + calm) / 2:
-                np.copyto(self._background, cells, where=self.calm)
-                return cells - self._background
-            self._background[:] = before
-        self._follow_light(cells, fits)
-        return cells - self._background
-
-    def _find_fitting(self, cells: NDArray[np.float32]) -> NDArray[np.bool_]:
-        fits: NDArray[np.bool_] = np.abs(cells - self._background) <= self.limit
-        fits &= self.calm
-        return fits
-
-    def _follow_light(self, cells: NDArray[np.float32], where: NDArray[np.bool_]) -> None:
-        """Fit gain and offset over some cells, by the normal equations, and apply them to the background."""
-        # Inner products, because BLAS takes 1.5 us for each and ufunc sums take 4.
-        weights = where.astype(np.float32)
-        weighted = self._background * weights
-        count = float(weights.dot(self._ones))
-        if not count:
-            return
-        sum_b, sum_bb = float(weighted.dot(self._ones)), float(weighted.dot(self._background))
-        sum_c, sum_bc = float(weights.dot(cells)), float(weighted.dot(cells))
-        spread = sum_bb - sum_b * sum_b / count
-        # A wall without contrast says nothing about gain: all is offset then.
-        gain = (sum_bc - sum_b * sum_c / count) / spread if spread > _MIN_VARIANCE * count else 1.0
-        gain = min(max(gain, _GAIN_RANGE[0]), _GAIN_RANGE[1])
-        self._background *= gain
-        self._background += (sum_c - gain * sum_b) / count
-        np.minimum(self._background, _WHITE, out=self._background)
-
-    def calibrate(self, difference: NDArray[np.float32], change: NDArray[np.float32], dt_s: float) -> None:
-        """Learn fast: background at a rush, noise as the picture's median change, people in it notwithstanding."""
-        self._background += difference * np.float32(-math.expm1(-dt_s / _CALIBRATING_TAU_S))
-        self._set_noise(np.full_like(change, np.median(change)))
-
-    def adapt(self, difference: NDArray[np.float32], dt_over_tau: float) -> None:
-        """Move the background towards the frame, which lies `difference` away (overwritten)."""
-        calm_rate, flagged_rate = -math.expm1(-dt_over_tau), -math.expm1(-dt_over_tau / _FLAGGED_SLOWER)
-        rate = self.calm.astype(np.float32)
-        rate *= calm_rate - flagged_rate
-        rate += flagged_rate
-        difference *= rate
-        self._background += difference
-
-    def learn(self, cells: NDArray[np.float32], change: NDArray[np.float32], still_s: float) -> None:
-        """Learn what needs no hurry: how noisy each cell is, and which changes are there to stay."""
-        standing = np.abs(cells - self._snapshot) <= self.weak_limit
-        standing &= ~self.calm
-        self._still_s += np.float32(self.at_s - self.learnt_s)
-        self._still_s *= standing
-        trusted_s = min(still_s, _TRUST * (self.at_s - self.since_s))
-        np.copyto(self._background, cells, where=self._still_s > trusted_s)
-        self._snapshot, self.learnt_s = cells, self.at_s
-
-        # Equal steps up and down make a running *median*: a cell that people cross for less than half of the time
-        # stays sensitive, while swaying leaves, rain and a flickering lamp raise their own threshold.
-        self._set_noise(self._noise * np.where(change > self._noise, _NOISE_UP, _NOISE_DOWN))
-
-
-def _describe(grid: _Grid, flagged: NDArray[np.bool_], strong: NDArray[np.bool_], min_cells: int) -> MotionResult:
-    blobs = [blob for blob in _find_blobs(_find_runs(grid, flagged, strong)) if blob.strong >= min_cells]
-    blobs.sort(key=lambda blob: -blob.cells)
-    return MotionResult(
-        score=sum(blob.cells for blob in blobs) / grid.size,
-        boxes_xyxy=tuple(map(grid.box, blobs)),
-        calibrating=False,
-    )
-
-
-@dataclass(slots=True)
-class _Blob:
-    """Flagged cells that belong together; right and bottom are exclusive."""
-
-    left: int
-    top: int
-    right: int
-    bottom: int
-    cells: int
-    strong: int
-
-    def add(self, column: int, top: int, bottom: int, strong: int) -> None:
-        """Take a vertical run of cells in the last column or the next."""
-        self.top, self.right, self.bottom = min(self.top, top), column + 1, max(self.bottom, bottom)
-        self.cells += bottom - top
-        self.strong += strong
-
-    def absorb(self, other: _Blob) -> None:
-        """Take all cells of another blob, which is left empty."""
-        self.left = min(self.left, other.left)
-        self.top, self.bottom = min(self.top, other.top), max(self.bottom, other.bottom)
-        self.cells += other.cells
-        self.strong += other.strong
-        other.cells, other.right = 0, -1
-
-
-def _find_runs(
-    grid: _Grid, flagged: NDArray[np.bool_], strong: NDArray[np.bool_]
-) -> Iterator[tuple[int, int, int, int]]:
-    """Vertical runs of flagged cells as (column, top, bottom, strong cells among them), left to right.
-
-    Vertical, because people are upright: they make a quarter fewer of these than of horizontal ones. Runs without a
-    strong cell are left out: shadow, compression noise and motion blur, which would only widen the boxes.
-    """
-    # One empty cell in front lets the first run begin, an empty row below ends the last one of every column.
-    stride = grid.rows + 1
-    line = np.zeros(1 + grid.columns * stride, np.int16)
-    levels = flagged.view(np.int8) + strong.view(np.int8)
-    line[1:].reshape(grid.columns, stride)[:, : grid.rows] = levels.reshape(grid.rows, grid.columns).T
-    occupied = line > 0
-    edges = np.flatnonzero(occupied[1:] != occupied[:-1])
-    if not edges.size:
-        return
-    sums = np.add.reduceat(line[1:], edges, dtype=np.int16).tolist()
-    places = edges.tolist()
-    for begin, end, levels_sum in zip(places[::2], places[1::2], sums[::2], strict=True):
-        strong_cells = levels_sum - (end - begin)
-        if strong_cells:
-            column, top = divmod(begin, stride)
-            yield column, top, top + end - begin, strong_cells
-
-
-def _find_blobs(runs: Iterator[tuple[int, int, int, int]]) -> list[_Blob]:
-    """Join runs into blobs, in one pass from left to right.
-
-    A run joins the blobs that reach the column before and whose rows it touches or misses by `_LINK_ROWS`. That is
-    coarser than cell-by-cell connection: legs apart stay with their trunk, and boxes hardly ever overlap.
-    """
-    blobs: list[_Blob] = []
-    for column, top, bottom, strong in runs:
-        home = None
-        for blob in blobs:
-            if blob.right < column or blob.top > bottom + _LINK_ROWS or blob.bottom < top - _LINK_ROWS:
-                continue
-            if home is None:
-                home = blob
-                home.add(column, top, bottom, strong)
-            else:
-                home.absorb(blob)
-        if home is None:
-            blobs.append(_Blob(column, top, column + 1, bottom, bottom - top, strong))
-    return [blob for blob in blobs if blob.cells]

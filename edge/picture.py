@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["EncodeJpeg", "Packet", "Picture", "Retouch"]
+__all__ = ["EncodeJpeg", "Packet", "Picture", "Retouch", "reduced_size"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,16 @@ Retouch = Callable[[Picture], None]
 """Changes a picture in place, before anybody sees it."""
 
 
+def reduced_size(width_px: int, height_px: int, height_max_px: int | None) -> tuple[int, int]:
+    """Width and height of a picture that is made lower, keeping its aspect and an even width.
+
+    A picture that is low enough, or may be as high as it is (None), keeps its size.
+    """
+    if height_max_px is None or height_max_px >= height_px:
+        return width_px, height_px
+    return max(2, round(width_px * height_max_px / height_px / 2) * 2), max(1, height_max_px)
+
+
 class EncodeJpeg(Protocol):
     """Makes a frame's JPEG."""
 
@@ -48,7 +58,7 @@ class EncodeJpeg(Protocol):
 
         Args:
             quality: 1 to 100.
-            height_px: make it smaller, keeping its aspect; a lower picture keeps its size.
+            height_px: make it this high, as :func:`reduced_size` says; a lower picture keeps its size.
             retouch: applied at full size first.
 
         Raises:

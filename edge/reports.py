@@ -1,4 +1,4 @@
-"""Everything that one camera says on the bus."""
+"""What one camera says of movement."""
 
 from __future__ import annotations
 
@@ -9,20 +9,17 @@ from typing import Literal
 
 import msgspec
 
-from broker import Bus, Delivery, Topic, encode_frame, metadata_bytes
-from broker.messages import CameraState, FrameMeta, MotionEvent, OpenEvents
-from broker.topics import CAMERA_FRAME, CAMERA_MOTION, CAMERA_MOTION_ACTIVE, CAMERA_MOTION_OPEN, CAMERA_STATE, TopicSpec
-from config import BacklogFullError, BadPayloadError, Clock, TransientError, get_logger
-from edge.fit import PictureFit
+from broker import Bus, Delivery, Topic
+from broker.messages import MotionEvent, MotionTrend, OpenEvents
+from broker.topics import CAMERA_MOTION, CAMERA_MOTION_ACTIVE, CAMERA_MOTION_OPEN, CAMERA_MOTION_TREND, TopicSpec
+from config import BacklogFullError, Clock, TransientError, get_logger
 from edge.modes import MovementStep
 from edge.motion import BoxXyxy
-from edge.source import CapturedFrame
 
-__all__ = ["CameraReports"]
+__all__ = ["MotionReports", "rounded"]
 
 _BOX_DIGITS = 4
 """Of a box's fractions: a ten-thousandth of a 4K picture is under half a pixel, and more digits double the message."""
-_TEXT_MAX = 1000
 _REFRESH_S = 10.0
 """How often it is said again that something moves."""
 _ACTIVE_EXPIRES_S = 3 * _REFRESH_S
@@ -33,54 +30,42 @@ _OPEN_EXPIRES_S = 86_400.0
 """What a dead node left open is there for whoever takes its camera over within a day."""
 
 
-class CameraReports:
-    """Publishes one camera's state, motion and frames.
+class MotionReports:
+    """Publishes one camera's movements.
 
     A movement's id is the event id of its start. Until its end it stands in the outbox on disk, for this node's next
     process, and retained in ``motion/open``, for another node that takes the camera over. Whoever comes ends what is
     left open, once: what this node's own outbox has raised and no longer lists has its end already.
 
-    Concurrency: what the bus delivers comes on the bus's thread, every method is called on the camera's.
+    Concurrency: what the bus delivers comes on the bus's thread. `begin` and `leave` are called while the camera has no
+    thread, every other method on the camera's.
 
     Args:
         bus: with an outbox.
         camera: the camera's name.
-        node: this machine's name.
-        source: where it comes from, without credentials.
-        quality: wanted JPEG quality of the frames.
         clock: time.
 
     Attributes:
-        frames_sent: frames handed to the bus.
-        frames_reduced: of these, those that were made smaller to fit.
-        frames_unsent: wanted frames that found no connection, or were too large.
         events_refused: motion events that a full outbox, or its full disk, did not take.
     """
 
-    def __init__(self, bus: Bus, camera: str, *, node: str, source: str, quality: int, clock: Clock) -> None:
+    def __init__(self, bus: Bus, camera: str, *, clock: Clock) -> None:
         self._bus = bus
         self._camera = camera
-        self._node = node
-        self._source = source
         self._clock = clock
         self._log = get_logger(camera=camera)
         self._start: MotionEvent | None = None
         self._left_open: dict[str, MotionEvent] = {}
         self._recovered = False
-        self._said: CameraState | None = None
         self._said_active_s = 0.0
         self._owed: deque[MotionEvent] = deque(maxlen=_OWED_MAX)
         self._paid_s = 0.0
-        self._fit = PictureFit(quality)
-        self.frames_sent = 0
-        self.frames_reduced = 0
-        self.frames_unsent = 0
         self.events_refused = 0
 
     def begin(self) -> None:
-        """Say that nothing moves and the camera is not there yet, whatever an earlier process left behind.
+        """Say that nothing moves, whatever an earlier process left behind.
 
-        Call it before the bus connects: what is retained is delivered before anything is published over it.
+        What is retained is delivered before anything is published over it.
 
         Raises:
             TransientError: the outbox cannot be read.
@@ -90,77 +75,12 @@ class CameraReports:
                 self._left_open[motion_id] = start
         self._bus.subscribe(CAMERA_MOTION_OPEN, self._on_open, camera=self._camera)
         self._say_active(moving=False)
-        self.state("offline")
 
-    def state(
-        self,
-        state: Literal["online", "offline", "error"],
-        *,
-        moving: bool = False,
-        fps: float = 0.0,
-        size_px: tuple[int, int] = (0, 0),
-        error: str | None = None,
-    ) -> None:
-        """Say how the camera is, when that is news."""
-        now = CameraState(
-            camera=self._camera,
-            state=state,
-            node=self._node,
-            at=self._clock.now(),
-            moving=moving,
-            fps=fps,
-            width=size_px[0],
-            height=size_px[1],
-            source=self._source[:_TEXT_MAX],
-            error=error and error[:_TEXT_MAX],
-        )
-        if self._said is None or msgspec.structs.replace(now, at=self._said.at) != self._said:
-            self._said = now
-            self._bus.publish(self._topic(CAMERA_STATE), now)
-
-    def frame(self, frame: CapturedFrame, *, seq: int, moving: bool, boxes: Sequence[BoxXyxy]) -> str | None:
-        """Send a frame, smaller than wanted where the way to the broker takes no more.
-
-        Returns:
-            Why it could not be sent, when a person should hear of it.
-
-        Raises:
-            TransientError: it could not be encoded.
-        """
-        if not self._bus.connected:  # it would be dropped: encoding is the dearest thing that this thread does
-            self.frames_unsent += 1
-            return None
-        topic = self._topic(CAMERA_FRAME)
-        meta = FrameMeta(
-            camera=self._camera,
-            node=self._node,
-            seq=seq,
-            captured_at=frame.captured_at,
-            width=frame.width_px,
-            height=frame.height_px,
-            moving=moving,
-            motion=_rounded(boxes),
-        )
-        bytes_max = self._bus.payload_bytes_max(topic)
-        fitted = self._fit.encode(frame, bytes_max - metadata_bytes(meta))
-        if fitted is None:
-            return self._refuse_frame(
-                f"not even the smallest picture fits into the {bytes_max} bytes that may be sent: raise "
-                "bus.frame_bytes_max, or the broker's packet limit (Mosquitto: max_packet_size)"
-            )
-        meta = msgspec.structs.replace(meta, width=fitted.width_px, height=fitted.height_px)
-        try:
-            self._bus.publish(topic, encode_frame(fitted.jpeg, meta))
-        except BadPayloadError as error:
-            return self._refuse_frame(error.reason)
-        self.frames_sent += 1
-        self.frames_reduced += self._fit.reduced
-        return None
-
-    def _refuse_frame(self, reason: str) -> str:
-        self.frames_unsent += 1
-        self._log.warning("camera.frame_refused", error=reason)
-        return f"a frame was not sent: {reason}"
+    def leave(self) -> None:
+        """Leave the camera's topics to whoever watches it from now on."""
+        self._bus.unsubscribe(CAMERA_MOTION_OPEN, camera=self._camera)
+        for spec in (CAMERA_MOTION_ACTIVE, CAMERA_MOTION_OPEN, CAMERA_MOTION_TREND):
+            self._bus.disown(self._topic(spec))
 
     def motion(
         self,
@@ -170,12 +90,13 @@ class CameraReports:
         seq: int,
         score: float = 0.0,
         boxes: Sequence[BoxXyxy] = (),
+        zones: tuple[str, ...] = (),
         ended: Literal["quiet", "interrupted"] = "quiet",
-    ) -> None:
+    ) -> MotionEvent | None:
         """Say that something begins to move, moves on, or does so no longer; `ended` says why.
 
-        Raises:
-            TransientError: the disk did not take it.
+        Returns:
+            What was said; None where the outbox did not take it.
         """
         start = self._start
         event = MotionEvent(
@@ -186,19 +107,24 @@ class CameraReports:
             started_at=start.at if start else at,
             at=at,
             score=score,
-            boxes=_rounded(boxes),
+            boxes=rounded(boxes),
+            zones=zones,
             frame_seq=seq,
             ended=ended if step == "end" else None,
         )
         if step == "start":
-            self._start = self._publish_event(event)
+            self._start = said = self._publish_event(event)
             self._say_active(moving=True)
-            return
-        if start is not None:  # else a full outbox refused its start
-            self._publish_event(event)
+            return said
+        said = self._publish_event(event) if start is not None else None  # else a full outbox refused its start
         if step == "end":
             self._start = None
             self._say_active(moving=False)
+        return said
+
+    def trend(self, trend: MotionTrend) -> None:
+        """Say how much moved in the last hours."""
+        self._bus.publish(self._topic(CAMERA_MOTION_TREND), trend)
 
     def refresh(self) -> None:
         """Say again that something moves, before it expires, and what the outbox did not take; call it often."""
@@ -209,18 +135,23 @@ class CameraReports:
             self._paid_s = now_s
             self._publish_event(self._owed.popleft(), again=True)
 
-    def interrupt(self, seq: int) -> None:
+    def interrupt(self, seq: int) -> MotionEvent | None:
         """End what moves, because nobody watches it any longer, and say what the outbox did not take before.
 
         What it does not take now either, the next process finds open there.
 
         Args:
             seq: the last picture's.
+
+        Returns:
+            What was said, where something moved.
         """
+        ended = None
         if self._start is not None:
-            self.motion("end", at=self._clock.now(), seq=seq, ended="interrupted")
+            ended = self.motion("end", at=self._clock.now(), seq=seq, ended="interrupted")
         for _ in range(len(self._owed)):
             self._publish_event(self._owed.popleft(), again=True)
+        return ended
 
     def _publish_event(self, event: MotionEvent, *, again: bool = False) -> MotionEvent | None:
         """Put it into the outbox, and return it with its id; None when there is no room, and an end is tried again."""
@@ -299,7 +230,8 @@ class CameraReports:
         return spec.at(self._bus.site, camera=self._camera)
 
 
-def _rounded(boxes: Sequence[BoxXyxy]) -> tuple[BoxXyxy, ...]:
+def rounded(boxes: Sequence[BoxXyxy]) -> tuple[BoxXyxy, ...]:
+    """Boxes with as many digits as they are worth."""
     return tuple(
         (round(x1, _BOX_DIGITS), round(y1, _BOX_DIGITS), round(x2, _BOX_DIGITS), round(y2, _BOX_DIGITS))
         for x1, y1, x2, y2 in boxes

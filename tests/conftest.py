@@ -7,12 +7,19 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import structlog
 
 from tests.support.kafka import Kafka, KafkaServer, why_no_kafka
 from tests.support.mosquitto import Mosquitto, mosquitto_program
 from tests.support.skips import pytest_make_collect_report, pytest_runtest_makereport
+from tests.support.workers import (
+    comes_last,
+    is_worker,
+    pytest_xdist_auto_num_workers,
+    pytest_xdist_make_scheduler,
+)
 
 __all__ = [
     "fresh_logging",
@@ -23,10 +30,17 @@ __all__ = [
     "pytest_configure",
     "pytest_make_collect_report",
     "pytest_runtest_makereport",
+    "pytest_xdist_auto_num_workers",
+    "pytest_xdist_make_scheduler",
     "shared_data",
 ]
 
 _ROOT = Path(__file__).parents[1]
+
+# The same examples in every run, and no judgement on their time: a run fails for a reason, never by chance.
+hypothesis.settings.register_profile("short", max_examples=50, derandomize=True, deadline=None)
+hypothesis.settings.register_profile("long", max_examples=2_000, deadline=None)
+hypothesis.settings.load_profile("long" if os.environ.get("VIGIL_TEST_LONG") else "short")
 
 
 def pytest_configure() -> None:
@@ -34,11 +48,13 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the tests that ask for a server, so that `-m "not kafka"` leaves them out."""
     for item in items:
         for server in {"kafka", "mosquitto"}.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(server)
+    if is_worker(config):
+        items.sort(key=comes_last)
 
 
 @pytest.fixture(autouse=True)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
 import subprocess
 import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 from broker.acl import CLIENT_ID_PREFIX
 from broker.members import CaFolder
@@ -23,6 +28,7 @@ __all__ = ["mosquitto_config", "run_mosquitto"]
 
 _STOP_TIMEOUT_S = 10.0
 _POLL_S = 0.2
+_LISTENING_POLL_S = 0.02
 
 
 def mosquitto_config(settings: BrokerSettings, data_dir: Path, authority: CaFolder | None = None) -> str:
@@ -111,17 +117,27 @@ def run_mosquitto(
             "--secure; or run a Mosquitto of your own and point bus.url at it",
             field="broker.host",
         )
-    ports = (settings.port,) if authority is None else (settings.secure_port, settings.people_port)
+    ports = [settings.port] if authority is None else [settings.secure_port, settings.people_port]
     for port in ports:
         check_port_free(settings.host, port)
     gate = None if authority is None else Gate(authority)
     data_dir.mkdir(parents=True, exist_ok=True)
     file = data_dir / "mosquitto.conf"
     file.write_text(mosquitto_config(settings, data_dir, authority), encoding="utf-8")
-    runner = Supervised("mosquitto", lambda: _run_once(program, file, gate, stop), stop=stop, backoff=Backoff(0.2, 5.0))
-    get_logger().info(
-        "broker.listening", engine="mosquitto", host=settings.host, ports=list(ports), secure=authority is not None
-    )
+
+    def run_once() -> None:
+        with _running(program, file) as process:
+            if _wait_listening(process, ports, stop):
+                is_secure = authority is not None
+                get_logger().info(
+                    "broker.listening", engine="mosquitto", host=settings.host, ports=ports, secure=is_secure
+                )
+            _wait_reason_to_end(process, gate, stop)
+            died = process.poll() is not None
+        if died and not stop.is_set():
+            raise TransientError(f"mosquitto ended with status {process.returncode}")
+
+    runner = Supervised("mosquitto", run_once, stop=stop, backoff=Backoff(0.2, 5.0))
     runner.start()
     stop.wait()
     runner.join(_STOP_TIMEOUT_S + 1)
@@ -138,7 +154,9 @@ def _find_mosquitto() -> str:
     return program
 
 
-def _run_once(program: str, file: Path, gate: Gate | None, stop: threading.Event) -> None:
+@contextmanager
+def _running(program: str, file: Path) -> Iterator[subprocess.Popen[str]]:
+    """A Mosquitto whose words go to the log; it is ended on the way out, if it has not ended before."""
     # setpriv: when this process is killed the hard way, Mosquitto must not stay behind on the port.
     setpriv = shutil.which("setpriv")
     guard = [setpriv, "--pdeathsig", "TERM", "--"] if setpriv else []
@@ -146,14 +164,24 @@ def _run_once(program: str, file: Path, gate: Gate | None, stop: threading.Event
     reader = threading.Thread(target=_relay, args=(process,), name="mosquitto-log", daemon=True)
     reader.start()
     try:
-        _wait_reason_to_end(process, gate, stop)
+        yield process
     finally:
-        died = process.poll() is not None
-        if not died:
+        if process.poll() is None:
             _end(process)
         reader.join(1.0)
-    if died and not stop.is_set():
-        raise TransientError(f"mosquitto ended with status {process.returncode}")
+
+
+def _wait_listening(process: subprocess.Popen[str], ports: Collection[int], stop: threading.Event) -> bool:
+    """Until it listens on all of them (True), or has ended or is to end.
+
+    Its sockets are looked at, because a connection to a port with TLS would leave an error in its log.
+    """
+    while process.poll() is None and not stop.wait(_LISTENING_POLL_S):
+        with contextlib.suppress(psutil.Error):
+            sockets = psutil.Process(process.pid).net_connections("tcp")
+            if {socket.laddr.port for socket in sockets if socket.status == psutil.CONN_LISTEN}.issuperset(ports):
+                return True
+    return False
 
 
 def _wait_reason_to_end(process: subprocess.Popen[str], gate: Gate | None, stop: threading.Event) -> None:

@@ -16,12 +16,12 @@ import click
 import msgspec
 
 from config import configure_logging, stop_on_signals
+from config.durations import DURATION
 from console.chaos.clock import find_faketime
 from console.chaos.mesh import MeshOptions
 from console.chaos.report import told_run, told_runs
 from console.chaos.run import ChaosRun, RunReport, RunSpec
 from console.chaos.schedule import NETWORK_KINDS, FaultKind
-from console.durations import DURATION
 
 __all__ = ["chaos"]
 

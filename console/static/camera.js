@@ -72,7 +72,8 @@ export class CameraCard {
   onFigures(figures) {
     this.figures = figures;
     this.onMotionActive(figures.motion);
-    this.element.querySelector(".model").textContent = figures.model ? `scored by ${figures.model}` : "not scored yet";
+    this.element.querySelector(".model").textContent = `${watched(figures)}, ${scored(figures)}`;
+    if (figures.privacy) this.forget();
     const shown = {
       fps_in: `${figures.fps_in.toFixed(1)} fps`,
       fps_scored: `${figures.fps_scored.toFixed(1)} fps`,
@@ -107,13 +108,24 @@ export class CameraCard {
     this.draw();
   }
 
+  /** Show no picture that was there before privacy was switched on. */
+  forget() {
+    for (const frame of this.pending.splice(0)) frame.bitmap.close();
+    this.shown?.bitmap.close();
+    this.shown = this.scores = this.arrivedAt = null;
+    this.element.querySelector(".taken").textContent = "";
+    this.canvas.getContext("2d").clearRect(0, 0, this.canvas.width, this.canvas.height);
+  }
+
   /** What stands over the picture when it is not live. */
   say(now) {
-    const { state = "unknown", error = null } = this.figures ?? {};
+    const { state = "unknown", error = null, mode = "", privacy = false } = this.figures ?? {};
     const age = this.arrivedAt === null ? null : now - this.arrivedAt;
     let text = "";
     if (state === "error") text = `This camera cannot be read: ${error ?? "no reason given"}`;
+    else if (mode === "off") text = "This camera is switched off.";
     else if (state === "offline") text = "This camera is offline.";
+    else if (privacy) text = "Privacy is on: no picture leaves the camera's node.";
     else if (age === null) text = "Waiting for the first picture …";
     else if (age > OLD_MS) text = `No new picture for ${Math.round(age / 1000)} s.`;
     this.overlay.textContent = text;
@@ -161,6 +173,18 @@ export class CameraCard {
     }
     pen.globalAlpha = 1;
   }
+}
+
+/** How a camera is watched: its mode, and what is not as usual. */
+function watched({ mode, privacy, recording }) {
+  const words = [mode || "not heard of", privacy && "private"];
+  if (recording !== "off") words.push(recording === "on" ? "recording" : "recording failed");
+  return words.filter(Boolean).join(", ");
+}
+
+function scored({ model, detection }) {
+  if (!detection) return "not to be scored";
+  return model ? `scored by ${model}` : "not scored yet";
 }
 
 function strokeBox(pen, [x1, y1, x2, y2], width, height) {

@@ -10,7 +10,7 @@ import pytest
 from broker import topics
 from broker.bus import Bus, Delivery
 from broker.frames import Frame, encode_frame
-from broker.messages import CameraState, Escalation, MotionEvent, NodeStatus, Reject, encode_json
+from broker.messages import CameraState, CommandValue, Escalation, MotionEvent, NodeStatus, Reject, encode_json
 from broker.outbox import Outbox, split_event_id
 from broker.transport import Outbound, TransportEvents
 from config.errors import BadPayloadError, PermanentError
@@ -52,7 +52,7 @@ def join(site: Site, tmp_path: Path) -> Iterator[Join]:
             subscribe(bus)
         bus.start()
         buses.append(bus)
-        assert bus.wait_connected(15)
+        assert bus.wait_connected(30)
         return bus
 
     yield make
@@ -226,7 +226,7 @@ def throw(site: Site, topic: str, payload: bytes) -> None:
     runner = threading.Thread(target=transport.run, daemon=True)
     runner.start()
     transport.publish(Outbound(topic, payload, 1, retain=False))
-    assert sent.wait(10)
+    assert sent.wait(30)
     transport.close()
     runner.join(5)
 
@@ -251,12 +251,67 @@ def test_names_in_a_subscription_narrow_it(join: Join) -> None:
     assert [delivery.topic.camera for delivery in seen] == ["gate"]
 
 
+def test_what_nobody_asks_for_any_more_no_longer_comes(join: Join) -> None:
+    seen: list[Delivery] = []
+    reader = join("console", subscribe=collect(seen, topics.CAMERA_STATE, topics.CAMERA_MOTION_ACTIVE))
+    edge = join()
+    edge.publish(topics.CAMERA_STATE.at("home", **YARD), camera_state())
+    wait_until(lambda: seen)
+    reader.unsubscribe(topics.CAMERA_STATE)
+    edge.publish(topics.CAMERA_STATE.at("home", **YARD), camera_state(state="offline"))
+    edge.publish(topics.CAMERA_MOTION_ACTIVE.at("home", **YARD), "OFF")
+    wait_until(lambda: seen[-1].content == "OFF")
+    assert [delivery.topic.spec for delivery in seen] == [topics.CAMERA_STATE, topics.CAMERA_MOTION_ACTIVE]
+
+
+def test_what_is_taken_back_is_gone_and_its_readers_hear_of_it(join: Join) -> None:
+    seen: list[Delivery] = []
+    later: list[Delivery] = []
+    join("console", subscribe=collect(seen, topics.CAMERA_SNAPSHOT))
+    edge = join()
+    edge.publish(topics.CAMERA_SNAPSHOT.at("home", **YARD), encode_frame(jpeg(), frame_meta()))
+    wait_until(lambda: seen)
+    edge.publish(topics.CAMERA_SNAPSHOT.at("home", **YARD), b"")
+    wait_until(lambda: len(seen) == 2)
+    assert seen[1].content is None
+    edge.publish(topics.CAMERA_MOTION_ACTIVE.at("home", **YARD), "OFF")
+    join("detector", subscribe=collect(later, topics.CAMERA_SNAPSHOT, topics.CAMERA_MOTION_ACTIVE))
+    wait_until(lambda: later)
+    assert [delivery.content for delivery in later] == ["OFF"]
+
+
+def test_a_state_that_is_somebody_elses_now_is_not_told_again(site: Site, join: Join) -> None:
+    seen: list[Delivery] = []
+    edge = join(persistent=True)
+    for camera in ("yard", "gate"):
+        edge.publish(topics.CAMERA_STATE.at("home", camera=camera), camera_state(camera))
+    edge.disown(topics.CAMERA_STATE.at("home", camera="gate"))
+    site.restart_empty()
+    wait_until(lambda: edge.statistics().states_republished >= 1 and edge.connected)
+    join("console", subscribe=collect(seen, topics.CAMERA_STATE))
+    wait_until(lambda: seen)
+    assert {delivery.topic.camera for delivery in seen} == {"yard"}
+
+
+@pytest.mark.parametrize("payload", [b"eco", b' "eco"\n', b'{"v":1,"value":"eco"}'])
+def test_a_wanted_value_may_be_bare_text(site: Site, join: Join, payload: bytes) -> None:
+    seen: list[Delivery] = []
+    join("edge", subscribe=collect(seen, topics.CAMERA_SET))
+    throw(site, str(topics.CAMERA_SET.at("home", property="mode", **YARD)), payload)
+    wait_until(lambda: seen)
+    assert seen[0].content == CommandValue(value="eco")
+
+
 def test_an_override_of_retain_is_in_force(join: Join) -> None:
     seen: list[Delivery] = []
     settings = BusSettings(delivery={"camera_state": DeliveryOverride(retain=False)})
     edge = join(settings=settings)
-    edge.publish(topics.CAMERA_STATE.at("home", camera="gone"), camera_state("gone"))
+    early: list[Delivery] = []
+    join("drill", subscribe=lambda bus: bus.subscribe_filter(topics.everything("home"), early.append))
     edge.publish(topics.CAMERA_MOTION_ACTIVE.at("home", **YARD), "OFF")
+    wait_until(lambda: early, what="the subscription")
+    edge.publish(topics.CAMERA_STATE.at("home", camera="gone"), camera_state("gone"))
+    wait_until(lambda: early[-1].topic.spec is topics.CAMERA_STATE, what="the state, while it is told")
     join("console", subscribe=collect(seen, topics.CAMERA_STATE, topics.CAMERA_MOTION_ACTIVE))
     wait_until(lambda: seen)
     assert [delivery.content for delivery in seen] == ["OFF"]

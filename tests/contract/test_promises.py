@@ -51,7 +51,7 @@ def join(tmp_path: Path) -> Iterator[Join]:
         if subscribe is not None:
             subscribe(bus)
         bus.start()
-        assert bus.wait_connected(15)
+        assert bus.wait_connected(30)
         return bus
 
     yield make
@@ -288,7 +288,7 @@ def test_a_reader_that_was_away_catches_up_with_one_new_connection_and_loses_no_
     )
     subscribe(reader)
     reader.start()
-    assert reader.wait_connected(15)
+    assert reader.wait_connected(30)
     bus = join(site)
     ids = []
     stop = threading.Event()

@@ -29,7 +29,7 @@ def join(settings: Settings) -> Iterator[Join]:
         bus = connect(settings, role, with_outbox=True)
         bus.start()
         buses.append(bus)
-        assert bus.wait_connected(10.0)
+        assert bus.wait_connected(30)
         return bus
 
     yield joined

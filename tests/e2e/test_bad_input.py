@@ -14,6 +14,7 @@ from broker import Bus, connect
 from broker.topics import CAMERA_FRAME, CONTRACT, NODE_HEALTH, everything
 from broker.transport import Outbound
 from console.mesh import MeshView
+from console.up import KEPT_FAILING
 from tests.e2e.test_up import ROLES, free_ports, roles_of, stored, used_settings
 from tests.e2e.vigil_process import Vigil, run_vigil
 from tests.support.ports import free_port
@@ -95,13 +96,17 @@ def test_a_video_that_cannot_be_read(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_wrong_kafka_address(tmp_path: Path) -> None:
     kafka = f"127.0.0.1:{free_port()}"
-    flags = ("up", *free_ports(), "--kafka", kafka, "--for", "12s")
+    flags = ("--state", str(tmp_path), "up", *free_ports(), "--kafka", kafka)
     patience = {"VIGIL_BRIDGE__KAFKA__CONNECT_TIMEOUT_S": "1"}
-    status, output, errors = run_vigil("--state", str(tmp_path), *flags, timeout_s=110, environment=patience)
+    with Vigil(*flags, folder=tmp_path, environment=patience) as vigil:
+        failed = "bridge ended with status 69; starts again in "
+        wait_until(lambda: vigil.output.count(failed) >= KEPT_FAILING, timeout_s=90, what=failed)
+        vigil.interrupt()
+        status, output, errors = vigil.wait_end(), vigil.output, vigil.errors
     assert status == 1, output
-    assert "bridge ended with status 69; starts again in " in output
     assert f"no Kafka answers at {kafka}" in output
-    assert "vigil: bridge " in errors
+    # Where the machine is so slow that it took 10 s to fail, it counts as one that worked.
+    assert not errors or errors.startswith("vigil: bridge ")
     raised = re.search(
         r"^(\d+) escalations raised; \1 wait in the outbox and are sent at the next start$", output, re.MULTILINE
     )
@@ -133,7 +138,7 @@ def test_hostile_payloads_on_every_topic(tmp_path: Path) -> None:
         view = MeshView()
         bus.subscribe(NODE_HEALTH, lambda delivery: view.fold(delivery, time.monotonic()))
         bus.start()
-        assert bus.wait_connected(10)
+        assert bus.wait_connected(30)
         publish_everywhere(bus, settings.node)
         origins = {f"{settings.node}.{role}" for role in ("detector", "bridge", "edge", "console")}
         wait_until(

@@ -21,9 +21,9 @@ LOGIN, PASSWORD, TOKEN, BUS_PASSWORD = "adm1n", "hun/t3r@2", "t0k3n", "s3same"
 NEEDLES = (LOGIN, "hun/t3r", "t3r@2", TOKEN, BUS_PASSWORD)
 BROKEN_SOURCE = f"file://{LOGIN}:{PASSWORD}@cam.local/token={TOKEN}/yard.avi"
 """A camera that cannot be opened: what its library says names the place."""
-UNKNOWN_SOURCE = f"rtsp://{LOGIN}:{PASSWORD}@cam.local/live?token={TOKEN}"
+UNKNOWN_SOURCE = f"rtmp://{LOGIN}:{PASSWORD}@cam.local/live?token={TOKEN}"
 EXPOSED = "holds a password or a token, and every user of this machine can read it"
-SHOWN_SOURCE = "rtsp://***@cam.local/live?token=***"
+SHOWN_SOURCE = "rtmp://***@cam.local/live?token=***"
 
 
 def leaks(*texts: str) -> list[str]:
@@ -138,7 +138,7 @@ def test_a_camera_of_an_unknown_kind_ends_the_mesh_in_words(tmp_path: Path) -> N
         "--config", str(site), "--state", str(state), "up", *free_ports(), "--for", "45s", timeout_s=110
     )
     assert status in {78, 1}, "1 on a machine so slow that a role which took 10 s to fail counts as one that worked"
-    assert "cameras.yard.source: sources of the kind 'rtsp' are not known" in errors
+    assert "cameras.yard.source: sources of the kind 'rtmp' are not known" in errors
     assert f"{site} {EXPOSED}" in output
     settings = state / "up" / "vigil.yaml"
     assert UNKNOWN_SOURCE in settings.read_text(), "the roles need it"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,16 +23,20 @@ def test_nobody_comes_in_without_a_certificate_and_nothing_is_missing(engine: st
     with Vigil(*options, "up", "--secure", "--engine", engine, *free_ports(), folder=tmp_path) as vigil:
         wait_until(lambda: stored(state), timeout_s=90, what=f"the first escalation\n{vigil.output}")
         assert "made a certificate authority in" in vigil.output
-        assert picture(vigil.output, tmp_path).startswith(b"\xff\xd8\xff")
-        status, followed, errors = run_vigil(*watch_command(vigil.output), "--for", "3s")
-        assert (status, errors) == (0, "")
-        assert "street" in followed
         bus = re.search(r"^broker +mqtts(://\S+)", vigil.output, re.MULTILINE)
         assert bus is not None
-        status, _, errors = run_vigil("--state", str(tmp_path), "--bus", f"mqtt{bus[1]}", "watch", "--for", "3s")
-        assert status != 0
-        doctor, found, _ = run_vigil("--config", str(state / "up" / "vigil.yaml"), "doctor")
-        assert doctor == 0, found
+        with ThreadPoolExecutor() as pool:  # none of them does much but wait
+            picture = pool.submit(save_picture, vigil.output, tmp_path)
+            with_it = pool.submit(run_vigil, *watch_command(vigil.output), "--for", "5s")
+            without = pool.submit(run_vigil, "--state", str(tmp_path), "--bus", f"mqtt{bus[1]}", "watch", "--for", "3s")
+            doctor = pool.submit(run_vigil, "--config", str(state / "up" / "vigil.yaml"), "doctor")
+        assert picture.result().startswith(b"\xff\xd8\xff")
+        status, followed, errors = with_it.result()
+        assert (status, errors) == (0, "")
+        assert "street" in followed
+        assert without.result()[0] != 0
+        status, found, _ = doctor.result()
+        assert status == 0, found
         assert "an ACL is in force" in found
         vigil.interrupt()
         assert (vigil.wait_end(60), vigil.errors) == (0, ""), vigil.output
@@ -39,7 +44,7 @@ def test_nobody_comes_in_without_a_certificate_and_nothing_is_missing(engine: st
     assert "rejects: 0" in vigil.output
 
 
-def picture(output: str, folder: Path) -> bytes:
+def save_picture(output: str, folder: Path) -> bytes:
     """What the printed example saves, run as it stands."""
     line = re.search(r"^one frame  (mosquitto_sub .*)$", output, re.MULTILINE)
     assert line is not None, output

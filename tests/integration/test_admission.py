@@ -44,7 +44,7 @@ def process(url: str, identity: Path | None, state: Path, told: list[Exception],
 
 def test_a_member_is_let_in(site: Site, broker: SecureBroker, tmp_path: Path) -> None:
     bus = process(broker.url, site.folder / "porch", tmp_path, [])
-    assert bus.wait_connected(15)
+    assert bus.wait_connected(30)
     bus.close(0)
 
 

@@ -42,7 +42,7 @@ def detector(mosquitto: Mosquitto, tmp_path: Path) -> Iterator[Bus]:
     """Somebody who raises escalations, with an outbox where the bridge's machine keeps them."""
     bus = connect(settings_for(mosquitto.url, tmp_path / "state"), "detector", with_outbox=True)
     bus.start()
-    assert bus.wait_connected(10)
+    assert bus.wait_connected(30)
     yield bus
     bus.close(drain_s=0)
 
@@ -149,7 +149,7 @@ def test_the_orderly_end_says_so(bridge: Bridge, mosquitto: Mosquitto, detector:
     watcher.subscribe(NODE_STATUS, on_message, role="bridge")
     watcher.subscribe(NODE_HEALTH, on_message, role="bridge")
     watcher.start()
-    assert watcher.wait_connected(10)
+    assert watcher.wait_connected(30)
     bridge.start()
     raise_many(detector, 50)
     wait_delivered(detector)
@@ -170,7 +170,7 @@ def test_a_stolen_node_settles_nothing_of_another(bridge: Bridge, mosquitto: Mos
     bus = listen(settings_for(mosquitto.url, bridge.state), "thief")
     bus.subscribe(RECEIPT, lambda delivery: receipts.append(str(delivery.topic)))
     bus.start()
-    assert bus.wait_connected(10)
+    assert bus.wait_connected(30)
     bridge.start()
     forged = encode_json(escalation("node-2.detector:e1:1"))
     bus._link.send(bus._outbound(place("node-1.detector"), forged))

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ from bridge.journal import JournalReader
 from broker import Bus, Delivery, connect, listen
 from broker.messages import Message, NodeHealth, Receipt
 from broker.outbox import event_id, split_event_id
-from broker.topics import CAMERA_ESCALATION, CAMERA_MOTION, CAMERA_TRACK, NODE_HEALTH, RECEIPT, Topic
+from broker.topics import CAMERA_CLIP, CAMERA_ESCALATION, CAMERA_MOTION, CAMERA_TRACK, NODE_HEALTH, RECEIPT, Topic
 from tests.integration.bridge_process import Bridge, settings_for, wait_delivered
 from tests.integration.mock_kafka import MockKafka
 from tests.support.embedded import EmbeddedBroker
-from tests.support.messages import escalation, motion, track
+from tests.support.messages import clip, escalation, motion, track
 from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import wait_until
 
@@ -69,7 +70,7 @@ def opened(url: str, state: Path) -> Iterator[Mesh]:
     edge, detector = (connect(settings, role, with_outbox=True) for role in ("edge", "detector"))
     for bus in (edge, detector):
         bus.start()
-        assert bus.wait_connected(10)
+        assert bus.wait_connected(30)
     yield Mesh(url, state, edge, detector)
     edge.close(drain_s=0)
     detector.close(drain_s=0)
@@ -203,7 +204,7 @@ def test_a_thief_under_anothers_ids_settles_repeats_and_shuts_out_nothing(mesh: 
     first.close()
     thief = listen(settings_for(mesh.url, mesh.state, node="node-2"), "thief")
     thief.start()
-    assert thief.wait_connected(10)
+    assert thief.wait_connected(30)
     gate = CAMERA_MOTION.at("home", camera="gate")
     for origin, epoch in epochs.values():
         forged = motion(event_id(origin, epoch, 2), camera="gate")
@@ -265,7 +266,7 @@ def test_the_health_tells_gaps_and_knows_them_after_a_restart(mesh: Mesh, bridge
     watcher = listen(settings_for(mesh.url, mesh.state), "watch")
     watcher.subscribe(NODE_HEALTH, on_health, role="bridge")
     watcher.start()
-    assert watcher.wait_connected(10)
+    assert watcher.wait_connected(30)
     bridge.start()
     mesh.publish(2)
     mesh.wait_delivered()
@@ -289,9 +290,11 @@ def test_the_list_of_events(mesh: Mesh, bridge: Bridge) -> None:
     bridge.start()
     mesh.publish(2)
     mesh.edge.publish_event(MOTION, lambda identity: motion(identity, type="end", motion_id="\x1b[2Jm-2", score=0.25))
+    mesh.edge.publish_event(CAMERA_CLIP.at("home", camera="yard"), partial(clip, error="nothing was recorded"))
     mesh.wait_delivered()
     listed = bridge.ask("events").stdout.splitlines()
-    assert Counter(line.split()[2] for line in listed) == {"motion": 3, "track": 2}
+    assert Counter(line.split()[2] for line in listed) == {"motion": 3, "track": 2, "clip": 1}
+    assert next(line for line in listed if "  clip" in line).endswith("nothing was recorded")
     assert "person" in next(line for line in listed if "  track" in line)
     assert all("\x1b" not in line for line in listed)
     (last,) = bridge.ask("events", "--stream", "motion", "--limit", "1", "--json").stdout.splitlines()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.mosquitto import mosquitto_program
 from tests.support.ports import free_port
 from tests.support.server import ServerProcess
 from tests.support.waiting import wait_until
@@ -68,7 +70,6 @@ def listens(port: int) -> bool:
 def test_a_supervised_mosquitto_is_started_again_and_leaves_with_its_supervisor(tmp_path: Path) -> None:
     server, port = run_broker(tmp_path, ["--engine", "mosquitto"])
     try:
-        wait_until(lambda: listens(port), what="Mosquitto")
         first = mosquitto_pid(server.pid)
         subprocess.run(["kill", "-9", str(first)], check=True)
         wait_until(lambda: mosquitto_pid(server.pid) not in (None, first), what="another Mosquitto")
@@ -76,6 +77,21 @@ def test_a_supervised_mosquitto_is_started_again_and_leaves_with_its_supervisor(
     finally:
         server.kill()
     wait_until(lambda: not listens(port), what="a free port after the supervisor's kill -9")
+
+
+def test_it_says_that_it_listens_once_mosquitto_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = mosquitto_program()
+    assert program is not None
+    slow = tmp_path / "bin" / "mosquitto"
+    slow.parent.mkdir()
+    slow.write_text(f'#!/bin/sh\nsleep 0.3\nexec {program} "$@"\n')
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{slow.parent}:{os.environ['PATH']}")
+    server, port = run_broker(tmp_path, ["--engine", "mosquitto"])
+    try:
+        assert listens(port)
+    finally:
+        server.stop()
 
 
 def mosquitto_pid(parent: int) -> int | None:
@@ -89,7 +105,7 @@ def mosquitto_pid(parent: int) -> int | None:
 @pytest.mark.parametrize("engine", ["embedded", "mosquitto"])
 def test_sigterm_ends_a_broker_cleanly(engine: str, tmp_path: Path) -> None:
     server, port = run_broker(tmp_path, ["--engine", engine])
-    wait_until(lambda: listens(port), what=engine)
+    assert listens(port)
     server.stop()
     assert not listens(port)
     assert "broker.stopped" in server.said()

@@ -112,7 +112,7 @@ def site(tmp_path: Path, mosquitto: Mosquitto, shared_data: Path, frames: list[b
     for spec in (CAMERA_DETECTIONS, CAMERA_ESCALATION, NODE_STATUS):
         bus.subscribe(spec, site.on_message)
     bus.start()
-    assert bus.wait_connected(10)
+    assert bus.wait_connected(30)
     yield site
     bus.close(0)
 
@@ -128,7 +128,7 @@ def test_people_in_the_street_become_escalations_and_a_stopped_worker_says_goodb
         assert escalation.label == "person"
         assert site.status[0].capacity["frames_per_s"] > 1
         process.send_signal(signal.SIGTERM)
-        assert process.wait(15) == 0
+        assert process.wait(30) == 0
         wait_until(lambda: site.status[-1].state == "offline")
 
 

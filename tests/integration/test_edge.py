@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,7 @@ def site(tmp_path: Path, mosquitto: Mosquitto) -> Iterator[Site]:
     bus = listener(mosquitto.url)
     bus.subscribe_filter(everything("home"), site.on_message)
     bus.start()
-    assert bus.wait_connected(10)
+    assert bus.wait_connected(30)
     yield site
     bus.close(0)
 
@@ -109,7 +110,7 @@ def test_people_in_the_street_become_motion_and_frames_and_a_stopped_node_says_g
         wait_until(lambda: len([f for f in site.frames if f.meta.moving]) >= 5, timeout_s=60, what="frames")
         wait_until(lambda: "update" in [event.type for event in site.motions], timeout_s=30, what="a motion update")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(15) == 0
+        assert process.wait(30) == 0
         wait_until(lambda: site.status and site.status[-1].state == "offline")
     with Image.open(io.BytesIO(site.frames[-1].jpeg)) as picture:
         picture.load()
@@ -169,16 +170,22 @@ def test_a_movement_that_a_killed_node_left_open_is_ended_once_also_when_the_bro
         process.kill()
         process.wait(10)
     site.mosquitto.restart(forget=True)
+    left_open = start
     for _ in range(2):
         site.states.clear()
         with site.edge(STREET) as process:
             wait_until(lambda: site.is_state("street", "online"), timeout_s=60)
-            wait_until(lambda: interrupted(site, start), timeout_s=30, what="the missing end")
-            wait_until(lambda: any(e.type == "start" and e.id != start.id for e in site.motions), timeout_s=60)
+            wait_until(partial(interrupted, site, left_open), timeout_s=30, what="the missing end")
+            wait_until(partial(started_after, site, left_open), timeout_s=60, what="a movement of its own")
             process.kill()
             process.wait(10)
+        left_open = started_after(site, left_open)[-1]
     assert len(interrupted(site, start)) == 1
-    assert len([event for event in site.motions if event.ended == "interrupted"]) >= 2, "the second one's own too"
+
+
+def started_after(site: Site, earlier: MotionEvent) -> list[MotionEvent]:
+    """The movements that began later; without a bridge their starts are sent again and again."""
+    return [event for event in site.motions if event.type == "start" and event.at > earlier.at]
 
 
 def interrupted(site: Site, start: MotionEvent) -> set[str]:
@@ -205,15 +212,15 @@ def test_a_source_that_ends_leaves_the_node_up(site: Site, shared_data: Path) ->
     with site.edge(f"yard=file:{shared_data}/pedestrians.avi?pace=max") as process:
         wait_until(lambda: site.is_state("yard", "offline") and site.motions, timeout_s=60)
         wait_until(lambda: (site.state("yard") or site.states[0]).error == "the source has ended", timeout_s=30)
+        wait_until(lambda: site.motions[-1].ended in {"interrupted", "quiet"}, what="the end of what moved")
         assert process.poll() is None
-    assert site.motions[-1].ended in {"interrupted", "quiet"}
 
 
 @pytest.mark.parametrize(
     ("cameras", "status", "says"),
     [
         ([], 78, "vigil: cameras: there is no camera; add one, or give --camera NAME=SOURCE"),
-        (["yard=rtsp://10.0.0.1/"], 78, "vigil: cameras.yard.source: sources of the kind 'rtsp' are not known"),
+        (["yard=ftp://10.0.0.1/"], 78, "vigil: cameras.yard.source: sources of the kind 'ftp' are not known"),
         (["yard=file:a.mp4?pace=fast"], 78, "vigil: cameras.yard.source: pace=fast: write pace=own or pace=max"),
         (["yard=file:/none/a.mp4"], 1, "vigil: camera yard: there is no file /none/a.mp4"),
         (["a/b=synthetic:street"], 2, "'a/b' is not a name: use letters, digits, '-' and '_'"),

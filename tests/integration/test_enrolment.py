@@ -292,7 +292,7 @@ def test_callers_who_hold_every_place_are_thrown_out_in_time(
                 return join(door.address, token, "porch", request()).name == "porch"
             return False
 
-        wait_until(is_in, timeout_s=20)
+        wait_until(is_in)
 
 
 def test_a_caller_who_never_ends_its_request_is_cut_off(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,12 +22,12 @@ from PIL import Image
 
 from config.clock import Clock, ManualClock, SystemClock
 from config.errors import PermanentError, TransientError, VigilError
-from edge.capture import CapturedFrame, open_source
+from edge.capture import CapturedFrame, SourceOptions, open_source
 
 Rgb = NDArray[np.uint8]
 
 pytest.importorskip("gi", reason="no GStreamer: see deploy/packages.txt")
-gst: Any = pytest.importorskip("edge._gstreamer", reason="no GStreamer: see deploy/packages.txt")
+gst: Any = pytest.importorskip("edge.gst.graph", reason="no GStreamer: see deploy/packages.txt")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,8 @@ class Player:
         fps_max: float | None = None,
         stall_timeout_s: float = 5.0,
     ) -> Iterator[CapturedFrame]:
-        source = open_source(uri, clock=clock or ManualClock(), fps_max=fps_max, stall_timeout_s=stall_timeout_s)
+        options = SourceOptions(fps_max=fps_max, stall_timeout_s=stall_timeout_s)
+        source = open_source(uri, clock=clock or ManualClock(), options=options)
         self._opened.callback(source.close)
         frames = source.frames(stop or threading.Event())
         return self._opened.enter_context(closing(frames))
@@ -253,16 +254,14 @@ class TestBadInput:
         self.refused(play, small / "sound.wav", "it has no video stream")
 
     def test_it_breaks_in_the_middle(self, play: Player, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        breaking = gst._DECODE.replace("! tee", "! identity error-after=20 ! tee")
-        monkeypatch.setattr(gst, "_DECODE", breaking)
+        monkeypatch.setattr(gst, "_LOOK", f"identity error-after=20 ! {gst._LOOK}")
         seen: list[CapturedFrame] = []
         with pytest.raises(TransientError, match=r"ball\.avi is damaged after frame \d+ "):
             seen.extend(play(f"file:{small}/ball.avi"))
         assert 15 <= len(seen) <= 20
 
     def test_it_falls_silent(self, play: Player, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        sleeping = gst._DECODE.replace("! tee", "! identity sleep-time=600000 ! tee")
-        monkeypatch.setattr(gst, "_DECODE", sleeping)
+        monkeypatch.setattr(gst, "_LOOK", f"identity sleep-time=600000 ! {gst._LOOK}")
         with pytest.raises(TransientError, match=r"ball\.avi: no picture for 0\.3 s"):
             next(play(f"file:{small}/ball.avi", stall_timeout_s=0.3))
 
@@ -300,6 +299,6 @@ class TestBadInput:
     def test_a_missing_element_is_named_with_its_package(
         self, play: Player, small: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setitem(gst._PACKAGES, "nosuchelement", "gstreamer1.0-nowhere")
-        with pytest.raises(PermanentError, match=r"'nosuchelement': sudo apt-get install gstreamer1\.0-nowhere"):
+        monkeypatch.setattr(gst, "_LOOK_ELEMENTS", ("nosuchelement",))
+        with pytest.raises(PermanentError, match=r"'nosuchelement': `gst-inspect-1.0` lists"):
             open_source(f"file:{small}/ball.avi", clock=ManualClock())

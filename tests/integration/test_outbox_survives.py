@@ -318,7 +318,7 @@ def test_a_file_that_is_moved_away_is_not_written_into_the_void(tmp_path: Path) 
             refusals.append(str(error))
         return bool(refusals)
 
-    wait_until(refuses, timeout_s=1.0)
+    wait_until(refuses)
     assert "moved or deleted" in refusals[0]
     outbox.close()
     again = opened(path)

@@ -62,7 +62,7 @@ def watch(url: str, into: list[Delivery]) -> Bus:
     for spec in (NODE_STATUS, NODE_HEALTH, CAMERA_STATE):
         bus.subscribe(spec, into.append)
     bus.start()
-    assert bus.wait_connected(10)
+    assert bus.wait_connected(30)
     return bus
 
 

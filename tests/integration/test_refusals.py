@@ -99,6 +99,7 @@ class Write:
 
 YARD_DETECTIONS = str(CAMERA_DETECTIONS.at("home", camera="yard"))
 YARD_ALARM = str(CAMERA_ESCALATION.at("home", camera="yard", origin="hub.detector"))
+YARD_OWN_ALARM = str(CAMERA_ESCALATION.at("home", camera="yard", origin="yard.edge"))
 YARD_MODE = str(CAMERA_SET.at("home", camera="yard", property="mode"))
 YARD_STATUS = str(NODE_STATUS.at("home", node="yard", role="edge"))
 PORCH_RECEIPTS = str(RECEIPT.at("home", origin="porch.edge"))
@@ -106,6 +107,7 @@ WRITES = [
     Write("a node's certificate on another node's topics", "porch.edge", YARD_MOTION, "yard.edge"),
     Write("a dashboard publishing detections", "alice", YARD_DETECTIONS, "hub.detector"),
     Write("a dashboard raising an alarm", "alice", YARD_ALARM, "hub.detector"),
+    Write("an alarm of another node's camera", "porch.edge", YARD_OWN_ALARM, "yard.edge"),
     Write("a viewer sending a command", "victor", YARD_MODE, "alice", "yard.edge"),
     Write("a detector sending a command", "hub.detector", YARD_MODE, "alice", "yard.edge"),
     Write("another process's status", "porch.edge", YARD_STATUS, "yard.edge"),
@@ -166,6 +168,7 @@ READS = [
     Read("another node's orders", "porch.edge", YARD_ORDERS, "alice", "yard.edge"),
     Read("orders of another process of the node", "hub.detector", BRIDGE_ORDERS, "alice", "hub.bridge"),
     Read("another camera's frames", "porch.edge", YARD_FRAME, "yard.edge", "victor"),
+    Read("another camera's alarms", "porch.edge", YARD_ALARM, "hub.detector", "yard.edge"),
     Read("another camera's settings", "porch.edge", YARD_MODE, "alice", "yard.edge"),
     Read("another's receipts", "hub.detector", PORCH_RECEIPTS, "hub.bridge", "porch.edge"),
 ]

@@ -10,9 +10,9 @@ from typing import TypeVar
 import msgspec
 from PIL import Image
 
-from broker.messages import CameraState, Escalation, FrameMeta, MotionEvent, Receipt, TrackEvent
+from broker.messages import CameraState, ClipEvent, Escalation, FrameMeta, MotionEvent, Receipt, TrackEvent
 
-__all__ = ["AT", "camera_state", "escalation", "frame_meta", "jpeg", "motion", "receipt", "track"]
+__all__ = ["AT", "camera_state", "clip", "escalation", "frame_meta", "jpeg", "motion", "receipt", "track"]
 
 M = TypeVar("M", bound=msgspec.Struct)
 AT = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
@@ -69,6 +69,21 @@ def track(event_id: str, camera: str = "yard", **changes: object) -> TrackEvent:
         at=AT,
         score=0.8,
         box=(0.1, 0.1, 0.2, 0.4),
+    )
+    return _with(message, changes)
+
+
+def clip(event_id: str, camera: str = "yard", **changes: object) -> ClipEvent:
+    """A clip that was asked for and delivered."""
+    message = ClipEvent(
+        id=event_id,
+        camera=camera,
+        reason="request",
+        about="r-1",
+        at=AT,
+        starts_at=AT,
+        ends_at=AT,
+        uri="clips/yard/r-1.mp4",
     )
     return _with(message, changes)
 

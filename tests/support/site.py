@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -172,19 +173,30 @@ class Subscriber:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        """Start it, and wait until the broker has granted the subscription, or it has ended."""
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        wait_until(lambda: "Subscribed (mid" in self._said() or self.has_ended, what="a subscription")
-        return self
+        """Start it, and wait until the broker has granted the subscription, or it has ended.
+
+        Again, when nothing happens: on a starved machine, with a Mosquitto that had just started anew, one was seen to
+        wait for half a minute.
+        """
+        for patience_s in (5.0, 10.0, 30.0):
+            with self._log.open("wb") as log:
+                self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            with suppress(AssertionError):
+                wait_until(lambda: "Subscribed (mid" in self._said() or self.has_ended, timeout_s=patience_s)
+                return self
+            self._end()
+        raise AssertionError(f"no subscription:\n{self._said()}")
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         """End it."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        self._end()
 
     def _said(self) -> str:
         return self._log.read_text(errors="replace")

@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
 
 MODULE = """
 import pytest
@@ -22,13 +25,13 @@ def test_forbidden_fixture(server): ...
 """
 
 
-def outcome(folder: Path, *, ci: str) -> str:
+def outcome(folder: Path, *, ci: str, workers: int = 0) -> str:
     """The closing line of a run of MODULE and of a module that skips itself."""
     (folder / "conftest.py").write_text("from tests.support.skips import *\n")
     (folder / "test_some.py").write_text(MODULE)
     (folder / "test_whole.py").write_text("import pytest\npytest.skip('no Java', allow_module_level=True)\n")
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--continue-on-collection-errors"],
+        [*PYTEST, f"-n{workers}"],
         cwd=folder,
         env={**os.environ, "CI": ci, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": ""},
         capture_output=True,
@@ -39,8 +42,10 @@ def outcome(folder: Path, *, ci: str) -> str:
     return run.stdout.splitlines()[-1]
 
 
-def test_in_ci_only_missing_hardware_excuses_a_skip(tmp_path: Path) -> None:
-    assert outcome(tmp_path, ci="true").startswith("1 failed, 2 skipped, 1 xfailed, 2 errors in")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_in_ci_only_missing_hardware_excuses_a_skip(workers: int, tmp_path: Path) -> None:
+    said = outcome(tmp_path, ci="true", workers=workers)
+    assert said.startswith("1 failed, 2 skipped, 1 xfailed, 2 errors in"), said
 
 
 def test_elsewhere_a_skip_is_a_skip(tmp_path: Path) -> None:

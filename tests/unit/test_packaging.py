@@ -39,6 +39,7 @@ def python(code: str) -> str:
 def test_the_extras_are_those_of_the_design() -> None:
     assert set(EXTRAS) == {
         "edge",
+        "store",
         "detector",
         "detector-gpu",
         "tflite",

@@ -11,7 +11,17 @@ from bridge.sink import Record, identity_of
 from broker.bus import Delivery
 from broker.frames import Frame, decode_frame, encode_frame
 from broker.intake import Intake, Subscription
-from broker.messages import Escalation, FrameMeta, Message, MotionEvent, Reject, TrackEvent, decode_json, encode_json
+from broker.messages import (
+    ClipEvent,
+    Escalation,
+    FrameMeta,
+    Message,
+    MotionEvent,
+    Reject,
+    TrackEvent,
+    decode_json,
+    encode_json,
+)
 from broker.outbox import event_id
 from broker.topics import CONTRACT, PayloadKind, Topic, parse_topic
 from broker.transport import Inbound
@@ -117,7 +127,7 @@ class _Receiver:
         if read is None:
             return  # a frame that came too late
         assert isinstance(read, Delivery)
-        if isinstance(read.content, Escalation | MotionEvent | TrackEvent):
+        if isinstance(read.content, Escalation | MotionEvent | TrackEvent | ClipEvent):
             try:
                 record = Record.of(read, 0.0)
             except BadPayloadError:

@@ -18,6 +18,18 @@ from tests.support.messages import jpeg
 
 __all__ = ["big_json", "frame", "identity", "mutated", "payload", "topic"]
 
+_ANY_VALUES = (
+    "null",
+    "true",
+    "-1",
+    "2.5",
+    '""',
+    '"yard"',
+    "[]",
+    '[0,"a",[1.5]]',
+    "{}",
+    '{"hold_s":3,"zones":{"a":[]}}',
+)
 _DEEP = 40_000
 _MANY_EVERY = 500
 HOSTILE_VALUES: tuple[str, ...] = (
@@ -117,6 +129,7 @@ class _Writer:
             shape.UnionType: lambda name, info: self.text_of(name, rng.choice(info.types)),  # type: ignore[attr-defined]
             shape.BoolType: lambda *_: rng.choice(("true", "false")),
             shape.NoneType: lambda *_: "null",
+            shape.AnyType: lambda *_: rng.choice(_ANY_VALUES),
             shape.DictType: self._dict,
             shape.TupleType: lambda name, info: self._array(name, info.item_types),  # type: ignore[attr-defined]
             shape.VarTupleType: lambda name, info: self._array(
@@ -263,6 +276,8 @@ def big_json(rng: Random, size_bytes: int) -> bytes:
             ('{"v":1,"arguments":{', '"a":"",', '"b":""}}'),
             ('{"v":1,"camera":"yard","at":"2026-01-01T00:00:00Z","ids":[', '"",', '""]}'),
             ('{"v":1,"motion":[', "[0,0,0,0],", "[0,0,0,0]]}"),
+            ('{"v":1,"camera":"yard","source":"a","settings":{"a":[', "{},", "0]}}"),
+            ('{"v":1,"camera":"yard","source":"a","settings":{"a":', "[", ""),
             ("", " ", ""),
             ("", '"', ""),
             ("vigil/v1/", "a/", ""),

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from bridge.sink import OnStored, Record, StoredAt
 from broker.bus import Delivery
-from broker.messages import Escalation, MotionEvent, TrackEvent, encode_json
-from broker.topics import CAMERA_ESCALATION, CAMERA_MOTION, CAMERA_TRACK, Topic
+from broker.messages import ClipEvent, Escalation, MotionEvent, TrackEvent, encode_json
+from broker.topics import CAMERA_CLIP, CAMERA_ESCALATION, CAMERA_MOTION, CAMERA_TRACK, Topic
 from config.errors import TransientError
-from tests.support.messages import AT, escalation, motion, track
+from tests.support.messages import AT, clip, escalation, motion, track
 
 __all__ = ["FakeSink", "delivery", "event", "record"]
 
 
-def delivery(
-    message: Escalation | MotionEvent | TrackEvent, *, camera: str = "yard", origin: str = "node-1.detector"
-) -> Delivery:
+Stored = Escalation | MotionEvent | TrackEvent | ClipEvent
+_MAKERS: Mapping[str, Callable[..., Stored]] = {"camera_motion": motion, "camera_track": track, "camera_clip": clip}
+
+
+def delivery(message: Stored, *, camera: str = "yard", origin: str = "node-1.detector") -> Delivery:
     """An escalation or event as it comes off the bus."""
     topic = _topic(message, camera, origin)
     return Delivery(topic, message, encode_json(message), retained=False, received_at=AT, _acknowledge=lambda: None)
 
 
-def _topic(message: Escalation | MotionEvent | TrackEvent, camera: str, origin: str) -> Topic:
+def _topic(message: Stored, camera: str, origin: str) -> Topic:
     match message:
         case MotionEvent():
             return CAMERA_MOTION.at("home", camera=camera)
         case TrackEvent():
             return CAMERA_TRACK.at("home", camera=camera)
+        case ClipEvent():
+            return CAMERA_CLIP.at("home", camera=camera)
         case _:
             return CAMERA_ESCALATION.at("home", camera=camera, origin=origin)
 
@@ -51,9 +55,8 @@ def event(
     camera: str = "yard",
     **changes: object,
 ) -> Record:
-    """A checked motion event or, for ``camera_track``, track event."""
-    make = motion if stream == "camera_motion" else track
-    message = make(f"{origin}:{epoch}:{seq}", camera, **changes)
+    """A checked event, of motion where nothing else is said."""
+    message = _MAKERS[stream](f"{origin}:{epoch}:{seq}", camera, **changes)
     return Record.of(delivery(message, camera=camera), received_s=float(seq))
 
 

@@ -62,7 +62,7 @@ class Street:
     def _join(self, bus: Bus) -> None:
         bus.start()
         self._open.append(lambda: bus.close(drain_s=0))
-        assert bus.wait_connected(5)
+        assert bus.wait_connected(30)
 
     def sender(self, resend_after_s: float = 10.0) -> Bus:
         """A detector with an outbox."""

@@ -29,7 +29,11 @@ def test_a_record_carries_the_payload_as_it_came() -> None:
 
 @pytest.mark.parametrize(
     ("made", "stream", "kind"),
-    [(event(3, type="update"), "camera_motion", "update"), (event(3, stream="camera_track"), "camera_track", "start")],
+    [
+        (event(3, type="update"), "camera_motion", "update"),
+        (event(3, stream="camera_track"), "camera_track", "start"),
+        (event(3, stream="camera_clip"), "camera_clip", "request"),
+    ],
 )
 def test_an_event_is_a_record_too(made: Record, stream: str, kind: str) -> None:
     assert (made.origin, made.epoch, made.seq) == ("node-1.edge", "m1", 3)

@@ -19,14 +19,20 @@ from broker.acl import (
 )
 from broker.memory import topic_matches
 from broker.topics import (
+    CAMERA_CLIP,
     CAMERA_DETECTIONS,
     CAMERA_ESCALATION,
     CAMERA_EVIDENCE,
     CAMERA_FRAME,
     CAMERA_MOTION,
     CAMERA_MOTION_OPEN,
+    CAMERA_MOTION_TREND,
+    CAMERA_OWNER,
     CAMERA_SET,
+    CAMERA_SNAPSHOT,
     CAMERA_STATE,
+    CAMERA_TRACK,
+    CAMERA_TRACK_OPEN,
     CONTRACT,
     MODEL,
     NODE_COMMAND,
@@ -80,7 +86,9 @@ BOB = person_rights(SITE, "bob", "viewer")
 
 
 def test_an_edge_writes_its_own_cameras_and_no_others() -> None:
-    for spec in (CAMERA_STATE, CAMERA_FRAME, CAMERA_MOTION, CAMERA_ESCALATION):
+    scores = (CAMERA_DETECTIONS, CAMERA_TRACK, CAMERA_TRACK_OPEN, CAMERA_ESCALATION, CAMERA_EVIDENCE)
+    watches = (CAMERA_STATE, CAMERA_FRAME, CAMERA_MOTION, CAMERA_MOTION_TREND, CAMERA_CLIP)
+    for spec in (*watches, *scores):
         able = [camera for camera in ("yard", "door", "hall") if may(PORCH, "write", spec, camera=camera)]
         assert able == ["yard", "door"], spec.name
 
@@ -94,21 +102,28 @@ def test_an_edge_speaks_in_its_own_name_only() -> None:
     assert not may(PORCH, "write", REJECT, origin="gate.edge")
     assert may(PORCH, "write", PROBE)
     assert not may(PORCH, "write", PROBE, origin="gate.edge")
-    assert not may(PORCH, "write", CAMERA_DETECTIONS)
+    assert not may(PORCH, "write", CAMERA_OWNER)
     assert not may(PORCH, "write", CAMERA_SET)
     assert not may(PORCH, "write", RECEIPT)
 
 
 def test_an_edge_reads_what_is_for_it_and_no_pictures() -> None:
-    for spec in (RECEIPT, NODE_COMMAND, CAMERA_SET, CAMERA_MOTION_OPEN, REGISTRY_CAMERA, MODEL, PROBE):
+    its_cameras = (CAMERA_SET, CAMERA_MOTION_OPEN, CAMERA_TRACK_OPEN, CAMERA_ESCALATION, REGISTRY_CAMERA)
+    for spec in (RECEIPT, NODE_COMMAND, MODEL, PROBE, *its_cameras):
         assert may(PORCH, "read", spec), spec.name
     for spec in (RECEIPT, PROBE):
         assert not may(PORCH, "read", spec, origin="gate.edge"), spec.name
-    for spec in (CAMERA_SET, CAMERA_MOTION_OPEN, REGISTRY_CAMERA):
+    for spec in its_cameras:
         assert not may(PORCH, "read", spec, camera="hall"), spec.name
-    for spec in (CAMERA_FRAME, CAMERA_MOTION, CAMERA_EVIDENCE, CAMERA_ESCALATION, CAMERA_STATE):
-        assert not may(PORCH, "read", spec, camera="hall"), spec.name
+    for spec in (CAMERA_FRAME, CAMERA_SNAPSHOT, CAMERA_MOTION, CAMERA_DETECTIONS, CAMERA_EVIDENCE, CAMERA_STATE):
+        assert not may(PORCH, "read", spec), spec.name
     assert not may(PORCH, "read", NODE_COMMAND, node="gate")
+
+
+def test_an_edge_hears_who_else_raises_something_of_its_cameras() -> None:
+    assert may(PORCH, "read", CAMERA_ESCALATION, origin="gpu.detector.2")
+    assert not may(PORCH, "read", CAMERA_ESCALATION, camera="hall", origin="gpu.detector.2")
+    assert not may(DRILL, "read", CAMERA_ESCALATION)
 
 
 def test_a_detector_scores_every_camera_and_orders_nothing() -> None:

@@ -43,7 +43,7 @@ def join(tmp_path: Path) -> Iterator[Join]:
         subscribe(bus)
         bus.start()
         buses.append(bus)
-        assert bus.wait_connected(5)
+        assert bus.wait_connected(30)
         return bus
 
     yield make

@@ -9,8 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.messages import CommandValue, Escalation, Evidence, Message, Receipt, decode_json, encode_json
+from broker.messages import (
+    CommandValue,
+    Escalation,
+    Evidence,
+    Message,
+    Receipt,
+    decode_json,
+    encode_json,
+)
 from broker.topics import CONTRACT
+from broker.values import decode_command_value
 from config.errors import BadPayloadError
 from tests.support.messages import AT, escalation, motion
 
@@ -105,3 +114,17 @@ def test_evidence_is_base64_that_any_tool_reads() -> None:
 
 def test_the_moment_of_tests_is_aware() -> None:
     assert AT.tzinfo is UTC
+
+
+@pytest.mark.parametrize(
+    ("payload", "says"),
+    [
+        (b'{"v":2,"value":"eco"}', "unknown schema version"),
+        (b'{"value":', "not JSON"),
+        (b"\xff", "neither JSON nor text"),
+        (b"x" * 257, "257 bytes is more than the 256 of bare text"),
+    ],
+)
+def test_a_wanted_value_that_is_none(payload: bytes, says: str) -> None:
+    with pytest.raises(BadPayloadError, match=says):
+        decode_command_value(payload, max_bytes=LIMIT)

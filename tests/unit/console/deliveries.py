@@ -45,9 +45,11 @@ ORIGIN = "node-1.detector"
 _BOX: Box = (0.1, 0.1, 0.4, 0.9)
 
 
-def delivery(topic: Topic, content: Message | Frame | str, *, retained: bool = False) -> Delivery:
+def delivery(topic: Topic, content: Message | Frame | str | None, *, retained: bool = False) -> Delivery:
     if isinstance(content, Frame):
         payload = content.jpeg
+    elif content is None:
+        payload = b""
     else:
         payload = content.encode() if isinstance(content, str) else encode_json(content)
     return Delivery(topic, content, payload, retained, datetime(2026, 1, 1, 12, 0, 1, tzinfo=UTC), lambda: None)

@@ -107,7 +107,14 @@ def test_secrets_go_by_environment_and_settings_in_it_do_not_go_above_the_site_f
     assert "hunter2" not in path.read_text()
     assert yaml.safe_load(path.read_text())["bus"]["username"] == "vigil"
     environment = role_environment(
-        settings, {"PATH": "/bin", "VIGIL_BUS__URL": "mqtt://old", "VIGIL_SITE": "old", "VIGIL_CONFIG": "old.yaml"}
+        settings,
+        {
+            "PATH": "/bin",
+            "VIGIL_BUS__URL": "mqtt://old",
+            "VIGIL_SITE": "old",
+            "VIGIL_CONFIG": "old.yaml",
+            "NOTIFY_SOCKET": "/run/systemd/notify",
+        },
     )
     assert environment == {"PATH": "/bin", "VIGIL_BUS__PASSWORD": "hunter2"}
 

@@ -8,10 +8,11 @@ import pytest
 
 from broker import decode_frame
 from broker.messages import Evidence
+from broker.topics import CAMERA_STATE
 from console import live as live_module
 from console.live import CAMERAS_KEPT, ESCALATIONS_KEPT, EVENTS_WAITING_MAX, LiveFeed, PageMailbox
-from tests.support.messages import jpeg
-from tests.unit.console.deliveries import detections, escalated, frame, motion_active, receipt
+from tests.support.messages import camera_state, jpeg
+from tests.unit.console.deliveries import delivery, detections, escalated, frame, motion_active, receipt
 
 
 class Page(PageMailbox):
@@ -152,3 +153,14 @@ def test_what_closed_pages_missed_is_still_counted() -> None:
     feed.leave(first)
     assert feed.pages == 1
     assert feed.missed().frames == 4
+
+
+def test_a_page_that_opens_while_privacy_is_on_sees_no_picture_from_before() -> None:
+    feed = LiveFeed()
+    feed.on_delivery(frame("yard"))
+    feed.on_delivery(frame("gate"))
+    feed.on_delivery(delivery(CAMERA_STATE.at("home", camera="yard"), camera_state(privacy=True)))
+    page = Page()
+    feed.join(page)
+    assert feed.frame("yard") is None
+    assert len([item for item in page.take() if isinstance(item, bytes)]) == 1

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from broker.topics import CAMERA_STATE
 from console.mesh import MeshSnapshot, MeshView
-from console.status import PlainScreen, TerminalScreen, camera_line, mesh_line
+from console.status import PlainScreen, TerminalScreen, camera_line, mesh_line, watched
 from tests.support.messages import camera_state
 from tests.unit.console.deliveries import delivery, detections, escalated, frame, health, motion_active
 
@@ -33,6 +33,15 @@ def test_a_cameras_line_has_every_figure(mesh: MeshSnapshot) -> None:
 def test_the_meshs_line_has_drops_rejects_and_who_is_down(mesh: MeshSnapshot) -> None:
     line = mesh_line(mesh, ["edge (killed by SIGKILL)"])
     assert line == "drops: detector.mailbox 3  rejects: 2  down: edge (killed by SIGKILL)"
+
+
+def test_how_a_camera_is_watched_is_said_where_it_is_not_as_usual() -> None:
+    view = MeshView()
+    unusual = camera_state(mode="eco", privacy=True, detection=False, recording="failed")
+    view.fold(delivery(CAMERA_STATE.at("home", camera="yard"), unusual), 0.0)
+    (yard,) = view.snapshot(0.0).cameras
+    assert watched(yard) == "eco, private, not scored, recording failed"
+    assert camera_line(yard).endswith("escalations 0  eco, private, not scored, recording failed")
 
 
 def test_an_empty_mesh_says_so() -> None:

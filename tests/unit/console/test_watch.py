@@ -2,14 +2,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from datetime import timedelta
 
 import pytest
 
 from broker import CONTRACT, Delivery
-from broker.messages import CommandValue
-from broker.topics import CAMERA_MOTION, CAMERA_SET, CAMERA_STATE
+from broker.messages import CameraDocument, ClipEvent, Command, CommandValue, MotionHour, MotionTrend, Reply
+from broker.topics import (
+    CAMERA_CLIP,
+    CAMERA_MOTION,
+    CAMERA_MOTION_TREND,
+    CAMERA_SET,
+    CAMERA_SNAPSHOT,
+    CAMERA_STATE,
+    NODE_COMMAND,
+    NODE_REPLY,
+    REGISTRY_CAMERA,
+)
 from console.watch import KINDS, describe, json_line, text_line
-from tests.support.messages import camera_state, motion
+from tests.support.messages import AT, camera_state, motion
 from tests.unit.console.deliveries import (
     delivery,
     detections,
@@ -24,6 +35,32 @@ from tests.unit.console.deliveries import (
 
 MOTION = CAMERA_MOTION.at("home", camera="yard")
 STATE = CAMERA_STATE.at("home", camera="yard")
+SNAPSHOT = CAMERA_SNAPSHOT.at("home", camera="yard")
+CLIP = CAMERA_CLIP.at("home", camera="yard")
+TREND = CAMERA_MOTION_TREND.at("home", camera="yard")
+REGISTRY = REGISTRY_CAMERA.at("home", camera="yard")
+COMMAND = NODE_COMMAND.at("home", node="node-1", role="edge")
+REPLY = NODE_REPLY.at("home", node="node-1", role="edge")
+COMMAND_WORDS = "restart camera=yard [c]"
+HOUR = MotionHour(start=AT, movements=2, moving_s=10.0, watched_s=3600.0)
+
+
+def clip(error: str | None = None) -> ClipEvent:
+    return ClipEvent(
+        id="n:e:2",
+        camera="yard",
+        reason="escalation",
+        about="n:e:1",
+        at=AT,
+        starts_at=AT,
+        ends_at=AT + timedelta(seconds=12),
+        uri="file:///clips/a.mp4",
+        size_bytes=1_500_000,
+        missing_s=2.0,
+        error=error,
+    )
+
+
 SET = CAMERA_SET.at("home", camera="yard", property="mode")
 
 
@@ -35,7 +72,7 @@ def test_every_line_of_the_contract_has_a_kind_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("message", "essence"),
     [
-        (frame(seq=12), "64x48 1 kB seq 12 idle"),
+        (frame(seq=12), "64x48 1 kB seq 12 monitor"),
         (detections(seq=3), "person 0.87, person 0.87, 2 boxes, 80 ms (inference 34 ms of 1) seq 3 by hog"),
         (delivery(MOTION, motion("i:e:1", score=0.031)), "start 3.1% in 0 boxes"),
         (delivery(MOTION, motion("i:e:1", type="end", ended="quiet")), "end (quiet) 0.0% in 0 boxes"),
@@ -45,7 +82,26 @@ def test_every_line_of_the_contract_has_a_kind_of_its_own() -> None:
         (health(mailbox=3), "up 10 s, CPU 12%, 80 MB, 0 messages wait, 3 dropped"),
         (status(), "online"),
         (reject(4), "vigil/v1/home/x (3 bytes, number 4): not JSON"),
-        (delivery(STATE, camera_state(state="error", error="gone")), "error on node-1, idle 0 fps 0x0: gone"),
+        (delivery(STATE, camera_state(state="error", error="gone")), "error on node-1, monitor 0 fps 0x0: gone"),
+        (
+            delivery(STATE, camera_state(mode="eco", moving=True, privacy=True, detection=False, recording="failed")),
+            "online on node-1, eco 0 fps 0x0, moving, private, not scored, recording failed",
+        ),
+        (delivery(SNAPSHOT, None), "taken back"),
+        (delivery(SET, CommandValue(value="eco")), "eco"),
+        (delivery(COMMAND, Command(correlation_id="c", name="restart", arguments={"camera": "yard"})), COMMAND_WORDS),
+        (delivery(REPLY, Reply(correlation_id="c", ok=True, result={"mode": "eco"})), "mode eco [c]"),
+        (delivery(REPLY, Reply(correlation_id="c", ok=False, reason="no")), "refused: no [c]"),
+        (
+            delivery(REGISTRY, CameraDocument(camera="yard", source="rtsp://10.0.0.7/a", node="node-1", revision=3)),
+            "revision 3 on node-1, rtsp://10.0.0.7/a",
+        ),
+        (
+            delivery(TREND, MotionTrend(camera="yard", at=AT, hours=(HOUR, HOUR))),
+            "4 movements and 20 s of motion in 2 h 0 min of watching",
+        ),
+        (delivery(CLIP, clip()), "12.0 s of escalation n:e:1, 1.5 MB, 2.0 s missing: file:///clips/a.mp4"),
+        (delivery(CLIP, clip(error="disk full")), "no clip of escalation n:e:1: disk full"),
     ],
 )
 def test_the_essence_is_told_in_words(message: Delivery, essence: str) -> None:
@@ -85,3 +141,7 @@ def test_json_of_a_picture_is_its_metadata_and_of_text_the_text() -> None:
     assert (shown["seq"], shown["width"]) == (12, 64)
     assert shown["size_bytes"] == len(frame(seq=12).payload)
     assert json.loads(json_line(motion_active("ON")))["payload"] == "ON"
+
+
+def test_what_is_taken_back_is_null_as_json() -> None:
+    assert json.loads(json_line(delivery(SNAPSHOT, None)))["payload"] is None

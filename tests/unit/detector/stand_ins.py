@@ -66,12 +66,28 @@ def picture(*, person: bool = True, width: int = 64, height: int = 48) -> Pictur
 
 
 def frame(
-    seq: int, captured_at: datetime, *, camera: str = "yard", person: bool = True, width: int = 64, height: int = 48
+    seq: int,
+    captured_at: datetime,
+    *,
+    camera: str = "yard",
+    person: bool = True,
+    width: int = 64,
+    height: int = 48,
+    expires_at: datetime | None = None,
+    detect: bool = True,
 ) -> bytes:
     """A frame as a camera's node sends it."""
     done, jpeg = cv2.imencode(".jpg", picture(person=person, width=width, height=height))
     assert done
     meta = FrameMeta(
-        camera=camera, node="node-1", seq=seq, captured_at=captured_at, width=width, height=height, moving=True
+        camera=camera,
+        node="node-1",
+        seq=seq,
+        captured_at=captured_at,
+        width=width,
+        height=height,
+        expires_at=expires_at,
+        moving=True,
+        detect=detect,
     )
     return encode_frame(jpeg.tobytes(), meta)

@@ -46,7 +46,7 @@ class Street:
             self.heard[spec] = []
             listener.subscribe(spec, self.heard[spec].append)
         listener.start()
-        assert listener.wait_connected(5)
+        assert listener.wait_connected(30)
 
     def join(self, origin: str, *, start: bool = True) -> Bus:
         """A bus without an outbox."""
@@ -62,7 +62,7 @@ class Street:
         self.buses.append(bus)
         if start:
             bus.start()
-            assert bus.wait_connected(5)
+            assert bus.wait_connected(30)
         return bus
 
     def send(self, frame: bytes, camera: str = "yard") -> None:

@@ -15,6 +15,7 @@ from broker.link import Link
 from broker.memory import MemoryBroker
 from broker.messages import Detection, Escalation, Evidence
 from broker.outbox import split_event_id
+from broker.references import clip_reference
 from broker.topics import CAMERA_ESCALATION, CAMERA_EVIDENCE, RECEIPT
 from config import ManualClock
 from config.settings import PresenceRule
@@ -33,7 +34,7 @@ FIRING = Firing("night", PresenceRule(severity="critical"), "yard", 3, 5, (SOMEB
 def bus(street: Street) -> Bus:
     bus = street.worker_bus(rows_max=3)
     bus.start()
-    assert bus.wait_connected(5)
+    assert bus.wait_connected(30)
     return bus
 
 
@@ -63,6 +64,18 @@ def test_an_escalation_says_who_what_where_and_when_and_shows_it(street: Street,
     shown = cv2.imdecode(np.frombuffer(evidence.data, np.uint8), cv2.IMREAD_COLOR)
     assert shown is not None
     assert shown.shape == (evidence.height, evidence.width, 3)
+
+
+def test_an_escalation_of_a_camera_that_is_recorded_names_its_clip(street: Street, bus: Bus) -> None:
+    raising = escalator(bus)
+    raise_one(raising, 1)
+    raising.escalate(FIRING, frame_meta(seq=2, recorded=True), picture())
+    wait_until(lambda: len(street.heard[CAMERA_ESCALATION]) == 2)
+    bare, recorded = (delivery.content for delivery in street.heard[CAMERA_ESCALATION])
+    assert isinstance(bare, Escalation)
+    assert isinstance(recorded, Escalation)
+    assert bare.clip == ""
+    assert recorded.clip == clip_reference("yard", AT, recorded.id)
 
 
 def test_the_picture_in_the_json_is_base64_that_any_tool_reads(street: Street, bus: Bus) -> None:
@@ -96,7 +109,7 @@ def test_a_broker_that_takes_little_gets_a_smaller_picture_or_none(
     street.open()
     tight = street.worker_bus()
     tight.start()
-    assert tight.wait_connected(5)
+    assert tight.wait_connected(30)
     raise_one(escalator(tight), 1)
     wait_until(lambda: street.heard[CAMERA_ESCALATION])
     said = street.heard[CAMERA_ESCALATION][0].content

@@ -42,7 +42,7 @@ def running(
     worker = Worker(own_bus, model, DetectorSettings.model_validate({"rules": AT_ONCE, **settings}))
     worker.start()
     own_bus.start()
-    assert own_bus.wait_connected(5)
+    assert own_bus.wait_connected(30)
     try:
         yield Running(worker, model, own_bus)
     finally:
@@ -161,7 +161,7 @@ def test_a_model_that_is_too_slow_gets_the_latest_frames(street: Street) -> None
     with running(street) as at_work:
         at_work.backend.open.clear()
         street.send(frame(0, now()))
-        assert at_work.backend.waiting.wait(5)
+        assert at_work.backend.waiting.wait(30)
         for seq in range(1, 31):
             street.send(frame(seq, now()))
         wait_until(lambda: at_work.figure("drops", "frames_replaced") == 29)
@@ -176,7 +176,7 @@ def test_a_fast_camera_does_not_starve_a_slow_one(street: Street) -> None:
     with running(street) as at_work:
         at_work.backend.open.clear()
         street.send(frame(0, now()))
-        assert at_work.backend.waiting.wait(5)
+        assert at_work.backend.waiting.wait(30)
         street.send(frame(1, now(), camera="gate"), camera="gate")
         for seq in range(1, 20):
             street.send(frame(seq, now()))
@@ -190,7 +190,7 @@ def test_frames_of_several_cameras_are_one_batch_where_the_model_takes_them(stre
     with running(street, backend=BrightBackend(batch_max=8), batch_max=3) as at_work:
         at_work.backend.open.clear()
         street.send(frame(0, now()))
-        assert at_work.backend.waiting.wait(5)
+        assert at_work.backend.waiting.wait(30)
         for camera in ("a", "b", "c", "d"):
             street.send(frame(1, now(), camera=camera), camera=camera)
         wait_until(lambda: at_work.figure("queues", "frames") == 4)
@@ -202,12 +202,16 @@ def test_frames_of_several_cameras_are_one_batch_where_the_model_takes_them(stre
     ]  # fmt: skip
 
 
-def test_a_frame_that_waited_too_long_is_dropped_and_counted(street: Street) -> None:
-    with running(street, frame_age_max_s=0.2) as at_work:
+@pytest.mark.parametrize(("bound_s", "own_s"), [(0.2, None), (5, 0.2)])
+def test_a_frame_that_waited_too_long_is_dropped_and_counted(
+    street: Street, bound_s: float, own_s: float | None
+) -> None:
+    with running(street, frame_age_max_s=bound_s) as at_work:
         at_work.backend.open.clear()
         street.send(frame(0, now()))
-        assert at_work.backend.waiting.wait(5)
-        street.send(frame(1, now()))
+        assert at_work.backend.waiting.wait(30)
+        captured_at = now()
+        street.send(frame(1, captured_at, expires_at=captured_at + timedelta(seconds=own_s) if own_s else None))
         wait_until(lambda: at_work.figure("queues", "frames") == 1)
         too_late = now() + timedelta(seconds=0.3)
         wait_until(lambda: now() > too_late)
@@ -216,6 +220,15 @@ def test_a_frame_that_waited_too_long_is_dropped_and_counted(street: Street) -> 
         street.send(frame(2, now()))
         wait_scored(street, 2)
     assert [scores.frame_seq for scores in scored(street)] == [0, 2]
+
+
+def test_a_frame_that_nobody_wants_scored_is_left_alone_and_counted(street: Street) -> None:
+    with running(street) as at_work:
+        street.send(frame(0, now(), detect=False))
+        street.send(frame(1, now()))
+        wait_scored(street, 1)
+        assert at_work.figure("counts", "frames_unwanted") == 1
+    assert [scores.frame_seq for scores in scored(street)] == [1]
 
 
 def test_a_frame_that_was_held_up_on_its_way_is_dropped_and_counted(street: Street) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from console.durations import format_duration, parse_duration
+from config.durations import format_duration, parse_duration
 
 
 @pytest.mark.parametrize(

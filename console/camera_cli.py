@@ -1,0 +1,115 @@
+"""`vigil camera`: tell a camera something, and hear what came of it."""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import sys
+import time
+
+import click
+import msgspec
+
+from broker import Bus, Delivery, Topic, listen
+from broker.messages import CommandValue, Reply
+from broker.topics import CAMERA_SET, NODE_REPLY
+from config import PermanentError, TransientError, configure_logging
+from config.durations import DURATION, format_duration
+from config.names import check_name
+from console.loading import SettingsLoader
+from console.text import printable
+
+__all__ = ["camera"]
+
+_CONNECT_WAIT_S = 5.0
+_ASK_AGAIN_S = 2.0
+"""The same order, by its id: a node that has it already only answers again."""
+
+
+@click.group()
+def camera() -> None:
+    """Tell a camera how to watch, and hear what came of it.
+
+    \b
+    vigil camera set yard mode eco          decode keyframes only, until something moves
+    vigil camera set yard privacy ON        show no picture of it anywhere
+    vigil camera set yard clip 30           cut the last 30 seconds out of what was recorded
+    """
+
+
+def _read_name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    try:
+        return check_name(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@camera.command("set")
+@click.argument("camera", metavar="CAMERA", callback=_read_name)
+@click.argument("name", metavar="PROPERTY", callback=_read_name)
+@click.argument("value", metavar="VALUE", default="ON")
+@click.option("--wait", "wait_s", type=DURATION, metavar="DURATION", default="30s", help="For the answer; default 30s.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON object.")
+@click.pass_obj
+def set_(load: SettingsLoader, *, camera: str, name: str, value: str, wait_s: float, as_json: bool) -> None:
+    """Set a property of a camera, and print what it is then.
+
+    \b
+    mode         monitor, zoom (ends by itself), eco, off; auto for what the schedule and the settings say
+    privacy      ON shows no picture of it anywhere, OFF, auto
+    detection    ON, OFF, auto: whether workers score its frames
+    recording    ON, OFF, auto
+    sensitivity  0 (least) to 1 (most), auto
+    snapshot     leaves a picture at the broker
+    clip         the last N seconds, or START/END; delivered, and its place printed
+
+    \b
+    Examples:
+      vigil camera set yard mode eco
+      vigil camera set yard privacy ON
+      vigil camera set yard clip 30
+      vigil camera set yard clip 2026-11-21T10:15:00Z/2026-11-21T10:16:00Z
+
+    What is set holds until something else is set, also over a restart of the node.
+
+    Exit status: 0 done, 1 refused, 69 no broker or nobody answered.
+    """
+    settings = load.read()
+    configure_logging("error" if settings.log.level == "info" else settings.log.level, stream=sys.stderr)
+    answers: queue.SimpleQueue[Reply] = queue.SimpleQueue()
+    order = CommandValue(value=value, correlation_id=f"cli-{secrets.token_hex(8)}")
+
+    def on_reply(delivery: Delivery) -> None:
+        if isinstance(delivery.content, Reply) and delivery.content.correlation_id == order.correlation_id:
+            answers.put(delivery.content)
+
+    bus = listen(settings, "camera")
+    bus.subscribe(NODE_REPLY, on_reply)
+    bus.start()
+    try:
+        if not bus.wait_connected(_CONNECT_WAIT_S):
+            raise TransientError(f"no broker at {settings.bus.url}: start one, or name another with --bus URL")
+        reply = _ask(bus, CAMERA_SET.at(bus.site, camera=camera, property=name), order, answers, wait_s)
+    finally:
+        bus.close()
+    if as_json:
+        click.echo(msgspec.json.encode(reply))
+    if not reply.ok:
+        raise PermanentError(printable(reply.reason, 1000))
+    if not as_json:
+        for key, text in reply.result.items():
+            click.echo(f"{key:<12} {printable(text, 1000)}")
+
+
+def _ask(bus: Bus, topic: Topic, order: CommandValue, answers: queue.SimpleQueue[Reply], wait_s: float) -> Reply:
+    end_s = time.monotonic() + wait_s
+    while (left_s := end_s - time.monotonic()) > 0:
+        bus.publish(topic, order)
+        try:
+            return answers.get(timeout=min(_ASK_AGAIN_S, left_s))
+        except queue.Empty:
+            continue
+    raise TransientError(
+        f"nobody answered within {format_duration(wait_s)}: no node of site {bus.site!r} watches camera "
+        f"{topic.camera!r} now; `vigil watch --camera {topic.camera} --kind state` shows who did"
+    )

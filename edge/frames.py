@@ -1,0 +1,164 @@
+"""The pictures that one camera sends: frames, and retained snapshots."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import msgspec
+
+from broker import Bus, Topic, encode_frame, metadata_bytes
+from broker.messages import FrameMeta, Mode
+from broker.topics import CAMERA_FRAME, CAMERA_SNAPSHOT
+from config import BadPayloadError, get_logger
+from edge.fit import PictureFit
+from edge.motion import BoxXyxy
+from edge.privacy import ShownFrame
+from edge.reports import rounded
+
+__all__ = ["FrameSender", "Sight"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a node knows of a picture besides the picture.
+
+    Attributes:
+        seq: its number since the node started.
+        mode: how the camera is watched.
+        moving: whether something moves,
+        boxes: and where.
+        detect: whether workers should score it.
+        recorded: whether there will be a clip of this moment.
+        clock_synchronised: whether the node's clock is right, as far as it knows.
+    """
+
+    seq: int
+    mode: Mode
+    moving: bool
+    boxes: Sequence[BoxXyxy]
+    detect: bool
+    recorded: bool
+    clock_synchronised: bool
+
+
+class FrameSender:
+    """Sends a camera's pictures, as good as the way to the broker allows.
+
+    Concurrency: `hide` may be called from any thread; when it returns, nothing is sent any more. The others belong to
+    the camera's thread.
+
+    Args:
+        bus: where to.
+        camera: the camera's name.
+        node: this machine's name.
+        quality: wanted JPEG quality, 1 to 100.
+        age_max_s: seconds after which a frame is worth nothing to anybody.
+
+    Attributes:
+        sent: frames handed to the bus.
+        reduced: of these, those that were made smaller to fit.
+        unsent: wanted frames that found no connection, or were too large.
+    """
+
+    def __init__(self, bus: Bus, camera: str, *, node: str, quality: int, age_max_s: float) -> None:
+        self._bus = bus
+        self._camera = camera
+        self._node = node
+        self._lifetime = timedelta(seconds=age_max_s)
+        self._frames = CAMERA_FRAME.at(bus.site, camera=camera)
+        self._snapshots = CAMERA_SNAPSHOT.at(bus.site, camera=camera)
+        self._log = get_logger(camera=camera)
+        self._lock = threading.Lock()
+        self._hidden = False
+        self._quality = quality
+        self._fit = PictureFit(quality)
+        self.sent = 0
+        self.reduced = 0
+        self.unsent = 0
+
+    def change_quality(self, quality: int) -> None:
+        """From now on wish for another JPEG quality."""
+        if quality != self._quality:
+            self._quality, self._fit = quality, PictureFit(quality)
+
+    def hide(self) -> None:
+        """Send no picture, and take the retained one back."""
+        with self._lock:
+            self._hidden = True
+            self._bus.publish(self._snapshots, b"")
+
+    def show(self) -> None:
+        """Send pictures again."""
+        with self._lock:
+            self._hidden = False
+
+    def disown(self) -> None:
+        """Leave the snapshot to whoever watches the camera from now on."""
+        self._bus.disown(self._snapshots)
+
+    def frame(self, frame: ShownFrame, sight: Sight, *, height_px: int) -> str | None:
+        """Send a frame, smaller than wanted where the way to the broker takes no more.
+
+        Returns:
+            Why it could not be sent, when a person should hear of it.
+
+        Raises:
+            TransientError: it could not be encoded, or is not to be seen.
+        """
+        if not self._bus.wants(
+            self._frames
+        ):  # it would be dropped: encoding is the dearest thing that this thread does
+            self.unsent += 1
+            return None
+        trouble = self._send(self._frames, frame, sight, height_px)
+        if trouble is None:
+            self.sent += 1
+            self.reduced += self._fit.reduced
+            return None
+        self.unsent += 1
+        self._log.warning("camera.frame_refused", error=trouble)
+        return f"a frame was not sent: {trouble}"
+
+    def snapshot(self, frame: ShownFrame, sight: Sight, *, height_px: int) -> str | None:
+        """Leave a picture at the broker; returns why that is impossible.
+
+        Raises:
+            TransientError: it could not be encoded, or is not to be seen.
+        """
+        return self._send(self._snapshots, frame, sight, height_px)
+
+    def _send(self, topic: Topic, frame: ShownFrame, sight: Sight, height_px: int) -> str | None:
+        meta = FrameMeta(
+            camera=self._camera,
+            node=self._node,
+            seq=sight.seq,
+            captured_at=frame.captured_at,
+            width=frame.width_px,
+            height=frame.height_px,
+            expires_at=frame.captured_at + self._lifetime if topic is self._frames else None,
+            mode=sight.mode,
+            moving=sight.moving,
+            motion=rounded(sight.boxes),
+            detect=sight.detect,
+            recorded=sight.recorded,
+            clock_synchronised=sight.clock_synchronised,
+        )
+        bytes_max = self._bus.payload_bytes_max(topic)
+        fitted = self._fit.encode(frame, bytes_max - metadata_bytes(meta), height_px=height_px)
+        if fitted is None:
+            return (
+                f"not even the smallest picture fits into the {bytes_max} bytes that may be sent: raise "
+                "bus.frame_bytes_max, or the broker's packet limit (Mosquitto: max_packet_size)"
+            )
+        meta = msgspec.structs.replace(meta, width=fitted.width_px, height=fitted.height_px)
+        try:
+            with self._lock:
+                if self._hidden:
+                    return "privacy is on: no picture leaves this node"
+                self._bus.publish(topic, encode_frame(fitted.jpeg, meta))
+        except BadPayloadError as error:
+            return error.reason
+        return None
