@@ -12,6 +12,7 @@ import socket
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import Literal
 
 from config.backoff import Backoff
 from config.clock import Clock, SystemClock
@@ -21,8 +22,9 @@ from config.log import get_logger
 __all__ = ["Supervised", "beat", "frozen_threads", "stop_on_signals"]
 
 _STOPS = frozenset({signal.SIGTERM, signal.SIGINT})
+Vital = Literal["alone", "together"]
 _THREAD = threading.local()
-_VITAL: set[Supervised] = set()
+_VITAL: dict[Supervised, Vital] = {}
 _VITAL_LOCK = threading.Lock()
 
 
@@ -38,10 +40,18 @@ def beat(silent_for_s: float = 0.0) -> None:
 
 
 def frozen_threads(patience_s: float) -> list[str]:
-    """The vital threads that are overdue with their next beat by more than `patience_s`, by name."""
+    """Threads for whose sake the process should be started again, by name.
+
+    Those that are vital alone, and all that are vital together once each of them is overdue.
+
+    Args:
+        patience_s: how much a thread may be overdue with its next beat.
+    """
     with _VITAL_LOCK:
-        vital = list(_VITAL)
-    return sorted(thread.name for thread in vital if thread.overdue_s() > patience_s)
+        vital = dict(_VITAL)
+    overdue = {thread for thread in vital if thread.overdue_s() > patience_s}
+    some_go_on = any(kind == "together" and thread not in overdue for thread, kind in vital.items())
+    return sorted(thread.name for thread in overdue if vital[thread] == "alone" or not some_go_on)
 
 
 def stop_on_signals(stop: threading.Event, *, hang_up: threading.Event | None = None) -> None:
@@ -97,8 +107,9 @@ class Supervised:
         on_fatal: called with the error that ended the thread.
         backoff: delays between failures; reset after each success.
         clock: how to wait.
-        vital: the process is of no use while this thread hangs: `frozen_threads` looks at it, and for its sake the
-            watchdog of the service. Nothing that waits for a disk or a server without a limit may be vital.
+        vital: the process is of no use while this thread hangs (``alone``), or while all such threads do
+            (``together``): `frozen_threads` looks at them, and for its sake the watchdog of the service. Nothing that
+            waits for a disk or a server without a limit may be vital.
     """
 
     def __init__(
@@ -110,7 +121,7 @@ class Supervised:
         on_fatal: Callable[[Exception], None] | None = None,
         backoff: Backoff | None = None,
         clock: Clock | None = None,
-        vital: bool = False,
+        vital: Vital | None = None,
     ) -> None:
         self.name = name
         self._run_once = run_once
@@ -126,9 +137,9 @@ class Supervised:
     def start(self) -> None:
         """Start the thread."""
         self.beat()
-        if self._vital:
+        if self._vital is not None:
             with _VITAL_LOCK:
-                _VITAL.add(self)
+                _VITAL[self] = self._vital
         self._thread.start()
 
     def beat(self, silent_for_s: float = 0.0) -> None:
@@ -150,7 +161,7 @@ class Supervised:
         self._repeat()
         # Not in a `finally`: one that dies of what nobody foresaw is to be missed.
         with _VITAL_LOCK:
-            _VITAL.discard(self)
+            _VITAL.pop(self, None)
 
     def _repeat(self) -> None:
         while not self._stop.is_set():

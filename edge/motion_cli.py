@@ -41,7 +41,13 @@ _SUFFIXES = (".png", ".jpg", ".jpeg")
 
 @click.group()
 def motion() -> None:
-    """Motion detection, tried out."""
+    """Motion detection, tried out.
+
+    \b
+    Examples:
+      vigil motion tune yard
+      vigil motion tune yard.mp4
+    """
 
 
 @motion.command()

@@ -26,6 +26,8 @@ _VISIBLE = np.float32(4.0)
 """Texture from this multiple of the noise on would be seen if it were still there."""
 _FADED = np.float32(0.4)
 """A surface that has less than this part of the texture it should have in its light is another one."""
+_EPISODE_SHARE = 0.005
+"""Part of the picture that must be lit anew for light to go on changing: less, and any noisy cell would do."""
 _EPISODE_S = 1.0
 """How long after light has changed it may still do so."""
 
@@ -80,8 +82,12 @@ class Light:
         same, new = self._compare_texture(self._reference, cells, noise)
         if np.count_nonzero(flagged & same) <= np.count_nonzero(flagged & new):
             return None
-        self._changed_s = at_s
-        return flagged & ~new
+        lit: NDArray[np.bool_] = flagged & ~new
+        if np.count_nonzero(lit) > _EPISODE_SHARE * lit.size:
+            self._changed_s = at_s
+            # Also where it changed less: a border between old and new light would be texture the next time.
+            return ~new
+        return lit
 
     def _sum(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Of each cell's window."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from broker import Bus, Delivery, Figures
 from broker.messages import CameraDocument, CameraHealth, Command, CommandValue
 from broker.topics import REGISTRY_CAMERA
-from config import BadPayloadError, ConfigError, PermanentError, Supervised, get_logger
+from config import BadPayloadError, ConfigError, PermanentError, Supervised, VigilError, get_logger
 from config.cameras import CameraSettings
 from config.settings import Settings
 from edge.assigned import Assigned
@@ -66,7 +66,7 @@ class Node:
         self._all_ended = threading.Event()
         self._cameras: dict[str, Camera] = {}
         self._stop = threading.Event()
-        self._thread = Supervised("node", self._tend_once, stop=self._stop, vital=True)
+        self._thread = Supervised("node", self._tend_once, stop=self._stop, vital="alone")
 
     def start(self) -> None:
         """Begin to watch; before the bus connects, so that nothing retained is missed."""
@@ -179,8 +179,22 @@ class Node:
         self._take_documents()
         if self._file is not None and self._file.has_changed(self._around.clock.monotonic_s()):
             self._reload()
+        self._tend_cameras()
+
+    def _tend_cameras(self) -> None:
+        """Tend every camera, whatever the trouble of one.
+
+        Raises:
+            VigilError: the first trouble, once all were tended.
+        """
+        troubles = []
         for camera in self._cameras.values():
-            camera.tend()
+            try:
+                camera.tend()
+            except VigilError as error:
+                troubles.append(error)
+        if troubles:
+            raise troubles[0]
 
     def _carry_out(self, order: Order) -> None:
         try:

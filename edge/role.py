@@ -159,9 +159,9 @@ class _Edge:
         self._service.stopping()
         self._machine.close()
         self._node.close()
-        self._recordings.close()
-        if self._scorer is not None:
+        if self._scorer is not None:  # before the recordings: what it raises now still has a clip
             self._scorer.close()
+        self._recordings.close()
         self._presence.close()
         self._bus.close()
         get_logger().info("edge.stopped", **self._node.figures().counts)

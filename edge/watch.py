@@ -169,7 +169,7 @@ class Watch:
             on_fatal=on_end,
             backoff=self._backoff,
             clock=camera.clock,
-            vital=True,
+            vital="together",
         )
 
     def start(self) -> None:

@@ -19,7 +19,7 @@ _FULL_RANGE = getattr(GstVideo.VideoColorRange, "0_255")
 
 
 def copy_luma(sample: Any) -> NDArray[np.uint8]:  # noqa: ANN401 - GStreamer has no types
-    """The brightness of a GRAY8, I420 or NV12 sample, shape (height, width)."""
+    """The brightness of a GRAY8 sample, shape (height, width)."""
     layout = _Layout(sample)
     return layout.plane(0, layout.height_px, layout.width_px).copy()
 

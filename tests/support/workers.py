@@ -25,7 +25,11 @@ _SLOW_S = 2.0
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """How many workers; none where starting them would cost more than they save."""
     option = config.option
-    chosen = option.keyword or option.lf or any(not Path(argument).is_dir() for argument in config.args)
+    chosen = (
+        option.keyword
+        or config.getoption("lf", default=False)
+        or any(not Path(argument).is_dir() for argument in config.args)
+    )
     if chosen or option.collectonly:
         return 0
     option.durations, option.durations_min = option.durations or _SLOWEST_SHOWN, option.durations_min or _SLOW_S

@@ -102,7 +102,7 @@ class TestFrozenThreads:
             let_go.wait()
 
         threads = [
-            Supervised("hangs", hang, stop=stop, clock=clock, vital=True),
+            Supervised("hangs", hang, stop=stop, clock=clock, vital="alone"),
             Supervised("hangs-too", hang, stop=stop, clock=clock),
         ]
         for thread in threads:
@@ -116,6 +116,34 @@ class TestFrozenThreads:
         assert all(thread.join(30) for thread in threads)
         assert "hangs" not in frozen_threads(60)
 
+    def test_threads_that_are_vital_together_are_named_once_all_of_them_hang(self) -> None:
+        clock, stop = ManualClock(), threading.Event()
+        let_go = threading.Event()
+        rounds = threading.Semaphore(0)
+
+        def hang() -> None:
+            let_go.wait()
+
+        def go_on() -> None:
+            rounds.acquire()
+
+        threads = [
+            Supervised("one-hangs", hang, stop=stop, clock=clock, vital="together"),
+            Supervised("other-goes-on", go_on, stop=stop, clock=clock, vital="together"),
+        ]
+        for thread in threads:
+            thread.start()
+        clock.advance(61)
+        rounds.release()
+        wait_until(lambda: threads[1].overdue_s() <= 0)
+        assert frozen_threads(60) == []
+        clock.advance(61)
+        assert frozen_threads(60) == ["one-hangs", "other-goes-on"]
+        stop.set()
+        let_go.set()
+        rounds.release()
+        assert all(thread.join(30) for thread in threads)
+
     def test_a_beat_counts_for_the_thread_that_beats_and_for_as_long_as_it_says(self) -> None:
         clock, stop, beaten, let_go = ManualClock(), threading.Event(), threading.Event(), threading.Event()
 
@@ -124,7 +152,7 @@ class TestFrozenThreads:
             beaten.set()
             let_go.wait()
 
-        thread = Supervised("slow", run_once, stop=stop, clock=clock, vital=True)
+        thread = Supervised("slow", run_once, stop=stop, clock=clock, vital="alone")
         thread.start()
         assert beaten.wait(30)
         beat()  # this thread is not supervised: nothing happens
@@ -143,7 +171,7 @@ class TestFrozenThreads:
             tried.set()
             raise TransientError("the broker is away", retry_after_s=1000)
 
-        thread = Supervised("patient", run_once, stop=stop, vital=True)
+        thread = Supervised("patient", run_once, stop=stop, vital="alone")
         thread.start()
         assert tried.wait(30)
         wait_until(lambda: thread.overdue_s() < -900)

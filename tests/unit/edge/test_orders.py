@@ -242,14 +242,15 @@ def test_a_camera_whose_thread_hangs_is_said_and_nothing_is_opened_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edge.camera._LEAVE_S", 0.1)
-    let_go = threading.Event()
+    hanging, let_go = threading.Event(), threading.Event()
 
     def hangs() -> Iterator[Shot]:
         yield from still(1)
-        let_go.wait(30)
+        hanging.set()
+        let_go.wait(60)
 
     with Street(tmp_path, {"yard": [hangs(), live()], "door": lives()}) as street:
-        wait_until(lambda: street.node._cameras["yard"].figures.captured == 10)
+        assert hanging.wait(30)
         street.order("restart", "r", camera="yard")
         assert "its thread hangs" in street.reply("r").reason
         wait_until(lambda: street.states()[-1].state == "error")
