@@ -178,13 +178,13 @@ class _View:
             self._moving = False
             return _CALIBRATING
         blobs = self._find_blobs(look)
-        things = self._persistence.select(blobs, dt_s)
+        things = self._persistence.select(blobs, dt_s, wary=self._light.changes(at_s))
         if things and not self._moving:
             # Before a movement begins: the smallest shaking and the slowest cloud change few cells a frame.
             look = self._steadied(luma, look)
             self._take_light(look)
             blobs = self._find_blobs(look)
-            things = self._persistence.select(blobs, dt_s)
+            things = self._persistence.select(blobs, dt_s, wary=self._light.changes(at_s))
         self._persistence.keep(blobs, dt_s)
         self._moving = bool(things)
         self._learn(look, dt_s)

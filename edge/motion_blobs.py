@@ -134,12 +134,13 @@ class Persistence:
         self._before: list[Blob] | None = None
         self._fleeting_per_s = 0.0
 
-    def select(self, blobs: list[Blob], dt_s: float) -> list[Blob]:
+    def select(self, blobs: list[Blob], dt_s: float, *, wary: bool = False) -> list[Blob]:
         """Those of this frame's blobs that are believed.
 
         Args:
             blobs: of this frame; they get their age.
             dt_s: since the frame before.
+            wary: ask for some age in good weather too.
         """
         if self._before is None or dt_s > _BLIND_S:
             return blobs
@@ -152,7 +153,7 @@ class Persistence:
                 if met and old.age_s + dt_s > age_s and old.cells * _GROWTH >= blob.cells:
                     age_s = old.age_s + dt_s
             blob.age_s = age_s
-        wanted_s = 0.0
+        wanted_s = _AGE_MIN_S if wary else 0.0
         if self._fleeting_per_s > _RESTLESS_PER_S:
             wanted_s = min(_AGE_MIN_S + _AGE_PER_FLEETING_S2 * self._fleeting_per_s, _AGE_MAX_S)
         return [blob for blob in blobs if blob.age_s > wanted_s]

@@ -28,6 +28,8 @@ _FADED = np.float32(0.4)
 """A surface that has less than this part of the texture it should have in its light is another one."""
 _EPISODE_SHARE = 0.005
 """Part of the picture that must be lit anew for light to go on changing: less, and any noisy cell would do."""
+_CALM_NOISE = np.float32(2.0)
+"""Up to this multiple of the picture's median noise a cell's one frame may stand for its background."""
 _EPISODE_S = 1.0
 """How long after light has changed it may still do so."""
 
@@ -85,8 +87,9 @@ class Light:
         lit: NDArray[np.bool_] = flagged & ~new
         if np.count_nonzero(lit) > _EPISODE_SHARE * lit.size:
             self._changed_s = at_s
-            # Also where it changed less: a border between old and new light would be texture the next time.
-            return ~new
+            # Also where it changed less: a border between old and new light would be texture the next time. But not
+            # in a swaying tree, of which one frame is no background.
+            lit |= ~new & (noise <= _CALM_NOISE * np.median(noise))
         return lit
 
     def _sum(self, values: NDArray[np.float32]) -> NDArray[np.float32]:

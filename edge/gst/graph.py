@@ -38,8 +38,7 @@ __all__ = ["DecoderError", "Graph", "Shot", "require_graph"]
 _LOOK = (
     "videoconvert ! video/x-raw,format={I420,NV12} ! videoscale name=scale add-borders=false "
     f"! video/x-raw,height={LUMA_HEIGHT_PX},pixel-aspect-ratio=1/1 "
-    # Full range: in most videos black is 16 and white 235, and the motion detector counts in 255ths.
-    "! videoconvert ! video/x-raw,format=GRAY8,colorimetry=1:4:0:0 ! fakesink name=luma async=false sync=false"
+    "! fakesink name=luma async=false sync=false"
 )
 _LOOK_ELEMENTS = ("videoconvert", "videoscale", "fakesink", "capsfilter")
 _DROP_ALL = "fakesink async=false sync=false"
@@ -64,7 +63,7 @@ class Shot:
 
     Attributes:
         seq: counts from 0, those included that nobody took in time.
-        luma: GStreamer's sample, GRAY8, `LUMA_HEIGHT_PX` high.
+        luma: GStreamer's sample, `LUMA_HEIGHT_PX` high; its first plane is brightness.
         full: GStreamer's sample, at full size.
         width_px: of the full picture.
         height_px: the same.

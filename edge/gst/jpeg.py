@@ -7,7 +7,7 @@ from typing import Any
 
 from config.errors import TransientError
 from edge.gst.elements import Gst
-from edge.gst.pixels import copy_picture, sample_of
+from edge.gst.pixels import convertible, copy_picture, sample_of
 from edge.picture import Retouch, reduced_size
 
 __all__ = ["JPEG_ELEMENTS", "JpegEncoder"]
@@ -77,7 +77,7 @@ class JpegEncoder:
         reduced_px = reduced_size(*size_px, height_px)
         self._resize(None if reduced_px == size_px else reduced_px)
         self._pipeline.get_by_name("jpeg").set_property("quality", quality)
-        self._pipeline.get_by_name("raw").push_sample(sample)
+        self._pipeline.get_by_name("raw").push_sample(convertible(sample))
         return self._pipeline.get_by_name("out").try_pull_sample(int(_TIMEOUT_S * Gst.SECOND))
 
     def _resize(self, size_px: tuple[int, int] | None) -> None:

@@ -13,15 +13,19 @@ from edge.picture import Picture
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["copy_luma", "copy_picture", "sample_of"]
+__all__ = ["convertible", "copy_luma", "copy_picture", "sample_of"]
 
 _FULL_RANGE = getattr(GstVideo.VideoColorRange, "0_255")
 
+# In most videos black is 16 and white 235. GStreamer's own conversion to gray does this for some of them only.
+_IN_FULL_RANGE = np.clip((np.arange(256) - 16) * (255 / 219) + 0.5, 0, 255).astype(np.uint8)
+
 
 def copy_luma(sample: Any) -> NDArray[np.uint8]:  # noqa: ANN401 - GStreamer has no types
-    """The brightness of a GRAY8 sample, shape (height, width)."""
+    """The brightness of an I420 or NV12 sample in full range, shape (height, width)."""
     layout = _Layout(sample)
-    return layout.plane(0, layout.height_px, layout.width_px).copy()
+    y = layout.plane(0, layout.height_px, layout.width_px)
+    return y.copy() if layout.full_range else _IN_FULL_RANGE[y]
 
 
 def copy_picture(sample: Any) -> Picture:  # noqa: ANN401 - GStreamer has no types
@@ -54,6 +58,23 @@ def sample_of(picture: Picture, caps: Any) -> Any:  # noqa: ANN401 - GStreamer h
         start, stride = now.offset[number], now.stride[number]
         pixels[start : start + rows * stride].reshape(rows, stride)[:, :columns] = plane
     return Gst.Sample.new(Gst.Buffer.new_wrapped(pixels.tobytes()), now.to_caps(), None, None)
+
+
+def convertible(sample: Any) -> Any:  # noqa: ANN401 - GStreamer has no types
+    """The sample under a name by which `videoconvert` brings it into full range.
+
+    GStreamer 1.22 leaves a picture as it is where only the range differs from what is wanted: BT.601 in limited range,
+    which most small cameras send, would come out flat. Of the matrix called FCC the coefficients are within 0.004 of
+    BT.601's, and it is converted.
+    """
+    caps = sample.get_caps()
+    colours = GstVideo.VideoInfo.new_from_caps(caps).colorimetry
+    if colours.range == _FULL_RANGE or colours.matrix != GstVideo.VideoColorMatrix.BT601:
+        return sample
+    colours.matrix = GstVideo.VideoColorMatrix.FCC
+    renamed = caps.copy()
+    renamed.set_value("colorimetry", colours.to_string())
+    return Gst.Sample.new(sample.get_buffer(), renamed, None, None)
 
 
 class _Layout:

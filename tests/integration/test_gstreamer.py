@@ -153,15 +153,18 @@ class TestPedestrians:
         assert len(list(play(f"file:{tmp_path}/noise.avi?pace=max"))) > 600
 
 
+@pytest.mark.parametrize("colours", ["bt601", "bt709", "2:4:5:4"])
 @pytest.mark.parametrize(("pattern", "level"), [("black", 0), ("white", 255)])
-def test_brightness_has_its_full_contrast(play: Player, tmp_path: Path, pattern: str, level: int) -> None:
-    """Black is 16 in this film, and white 235; the motion detector counts in 255ths."""
+def test_brightness_has_its_full_contrast(play: Player, tmp_path: Path, pattern: str, level: int, colours: str) -> None:
+    """Black is 16 in this film, and white 235; the motion detector counts in 255ths, and a JPEG too."""
     shown = (
-        f"videotestsrc num-buffers=5 pattern={pattern} ! video/x-raw,format=I420,width=320,height=200,framerate=10/1"
+        f"videotestsrc num-buffers=5 pattern={pattern} "
+        f"! video/x-raw,format=I420,width=320,height=200,framerate=10/1,colorimetry={colours}"
     )
     _record(f"{shown} ! x264enc ! h264parse ! mp4mux ! filesink location={tmp_path}/film.mp4")
     (frame,) = islice(play(f"file:{tmp_path}/film.mp4?pace=max"), 1)
     assert int(frame.luma.mean()) == pytest.approx(level, abs=3)
+    assert picture(frame).mean() == pytest.approx(level, abs=3)
 
 
 class TestOwnPace:

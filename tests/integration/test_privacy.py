@@ -170,7 +170,7 @@ def test_a_masked_secret_is_in_no_message_and_in_no_file(site: Site, films: tupl
     for where, leaks in kinds.items():
         chosen = leaks[:: 1 + len(leaks) // 6]
         assert max(resemblance(leak.picture, films[0].codes) for leak in chosen) < FOUND, where
-        if max(resemblance(leak.picture, films[1].codes) for leak in chosen) > 2 * FOUND:
+        if any(resemblance(leak.picture, films[1].codes) > 2 * FOUND for leak in leaks):
             shown.add(where.split("/")[-2] if "/" in where else where)
     assert shown == {"camera_frame", "camera_snapshot", "bare"}, "the camera without a mask shows its secret"
     for path in site.recordings("masked"):

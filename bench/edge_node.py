@@ -6,7 +6,7 @@ of small brightness pictures, and the same motion code looks at them. Prints mil
 of the source, everything included, and what is sent. Targets: at most 120 MB resident with one camera, and 15 MB more
 with each further one.
 
-    python -P bench/edge.py [--seconds 10]
+    python bench/edge_node.py [--seconds 10]
 """
 
 from __future__ import annotations
