@@ -53,6 +53,10 @@ def edge(load: Load, cameras: dict[str, dict[str, str]], role: str, *, open_scor
 
     \b
     Sources:
+      rtsp://admin:secret@10.0.0.7/main  a network camera; rtsps:// with TLS, #tls=insecure for its own certificate
+      http://10.0.0.8/video.mjpeg        MJPEG or HLS; https:// too
+      v4l2:/dev/video0                   a USB camera; ?format=jpeg&width=1280&height=720&fps=10
+      libcamera:                         a Raspberry Pi's own camera; ?width=1280&height=720
       synthetic:street?seed=3&fps=10     a street drawn by code
       file:yard.mp4                      a video at its own pace, over and over; ?loop=0 once
       file:yard.mp4?pace=max             every frame, once, as fast as the machine can
@@ -61,6 +65,7 @@ def edge(load: Load, cameras: dict[str, dict[str, str]], role: str, *, open_scor
     Examples:
       vigil edge
       vigil edge --camera street=synthetic:street
+      vigil edge --camera yard=rtsp://10.0.0.7/stream1
       vigil --bus mqtt://10.0.0.2:1883 edge --camera yard=file:yard.mp4 --camera "door=file:door.mp4?loop=0"
     """
     stop, asked = threading.Event(), threading.Event()

@@ -27,9 +27,9 @@ _GROWTH = 4
 """A thing cannot have come from one that was smaller than this part of it."""
 _RISE_S, _FALL_S = 8.0, 20.0
 """How fast weather is believed to worsen and to get better, as time constants."""
-_RESTLESS_PER_S = 2.0
-"""People's arms and legs make half as many fleeting things on a busy pavement."""
-_AGE_MIN_S, _AGE_PER_FLEETING_S2, _AGE_MAX_S = 0.4, 0.05, 1.0
+_RESTLESS_PER_S = 1.5
+"""People's arms and legs make up to 1.2 fleeting things a second on a busy pavement."""
+_AGE_MIN_S, _AGE_PER_FLEETING_S2, _AGE_MAX_S = 0.5, 0.05, 1.0
 """The age asked for in bad weather, and how it grows with the number of fleeting things a second."""
 
 
