@@ -30,7 +30,7 @@ from broker import Delivery, Frame, listen
 from broker.topics import everything
 from config import SystemClock
 from config.settings import BusSettings, Settings
-from edge.motion import MotionDetector
+from edge.motion.detector import MotionDetector
 from tests.support.camera import MockCamera
 from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import wait_until

@@ -33,7 +33,7 @@ from bench._site import DATA, read_video
 from bench.accuracy import Box, overlap, read_reference
 from bench.motion_scenes import SCENES, shoot
 from edge.modes import Movement
-from edge.motion import MotionDetector
+from edge.motion.detector import MotionDetector
 
 Luma = NDArray[np.uint8]
 

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.scenery import Viewpoint, paint_scenery
+from edge.synthetic.scenery import Viewpoint, paint_scenery
 
 __all__ = ["SCENES", "Shot", "shoot"]
 

@@ -132,7 +132,9 @@ class Link:
         self._renewed_s = float("-inf")
         self._renewing = False
         self._backoff = Backoff(0.1, 5.0)
-        self._thread = Supervised("bus", self._serve, stop=stop, on_fatal=on_fatal, backoff=self._backoff, vital="alone")
+        self._thread = Supervised(
+            "bus", self._serve, stop=stop, on_fatal=on_fatal, backoff=self._backoff, vital="alone"
+        )
 
     def start(self) -> None:
         """Connect, and stay connected until `stop` is set and `close` is called. Returns at once."""

@@ -66,7 +66,7 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("drill", "console.drill:drill", "Raise fake alarms and see whether they arrive."),
     CommandEntry("chaos", "console.chaos.cli:chaos", "Break a small mesh in every way and count what is lost."),
     CommandEntry("footage", "edge.footage_cli:footage", "List, cut and play what this node recorded.", "edge"),
-    CommandEntry("motion", "edge.motion_cli:motion", "Try out motion detection on a camera or a video.", "edge"),
+    CommandEntry("motion", "edge.motion.cli:motion", "Try out motion detection on a camera or a video.", "edge"),
     CommandEntry("config", "console.config_cli:config", "Check and show the settings."),
     CommandEntry("doctor", "broker.cli:doctor", "Look for what is wrong with this machine's set-up."),
     CommandEntry("ca", "fleet.cli_ca:ca", "Make and run the site's certificate authority.", "fleet"),

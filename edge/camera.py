@@ -18,6 +18,7 @@ from config.secrets import mask_uri
 from config.settings import Settings
 from edge.frames import FrameSender
 from edge.main_stream import MainStream, OpenPackets
+from edge.motion.trend import Trend
 from edge.orders import Answer
 from edge.privacy import FindPeople, Privacy
 from edge.recordings import Recordings
@@ -25,7 +26,6 @@ from edge.remembered import Remembered
 from edge.reports import MotionReports
 from edge.snapshots import SnapshotDesk
 from edge.state import StateReport
-from edge.trend import Trend
 from edge.wanted import Wanted, decide
 from edge.watch import CameraFigures, OpenSource, Vitals, Voice, Watch, Watched
 from edge.wishes import Change, CutClip, TakeSnapshot, Wish, Zoom

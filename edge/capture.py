@@ -33,7 +33,7 @@ def open_source(uri: str, *, clock: Clock, options: SourceOptions = _DEFAULTS) -
     """
     parsed = parse_source(uri)
     if isinstance(parsed, SyntheticUri):
-        from edge.synthetic_source import SyntheticSource
+        from edge.synthetic.source import SyntheticSource
 
         return SyntheticSource(parsed, clock=clock)
     _require_gstreamer()

@@ -14,7 +14,7 @@ from broker.messages import FrameMeta, Mode
 from broker.topics import CAMERA_FRAME, CAMERA_SNAPSHOT
 from config import BadPayloadError, get_logger
 from edge.fit import PictureFit
-from edge.motion import BoxXyxy
+from edge.motion.detector import BoxXyxy
 from edge.privacy import ShownFrame
 from edge.reports import rounded
 

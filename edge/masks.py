@@ -23,7 +23,7 @@ from edge.picture import Picture
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edge.motion import BoxXyxy
+    from edge.motion.detector import BoxXyxy
 
     Plane = NDArray[np.uint8]
 

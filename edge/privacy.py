@@ -24,7 +24,7 @@ from edge.source import CapturedFrame
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edge.motion import BoxXyxy
+    from edge.motion.detector import BoxXyxy
 
 __all__ = ["FindPeople", "Privacy", "ShownFrame", "WithheldError"]
 

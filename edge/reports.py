@@ -14,7 +14,7 @@ from broker.messages import MotionEvent, MotionTrend, OpenEvents
 from broker.topics import CAMERA_MOTION, CAMERA_MOTION_ACTIVE, CAMERA_MOTION_OPEN, CAMERA_MOTION_TREND, TopicSpec
 from config import BacklogFullError, Clock, TransientError, get_logger
 from edge.modes import MovementStep
-from edge.motion import BoxXyxy
+from edge.motion.detector import BoxXyxy
 
 __all__ = ["MotionReports", "rounded"]
 

@@ -15,14 +15,14 @@ from config.cameras import CameraSettings
 from config.supervise import beat
 from edge.frames import FrameSender, Sight
 from edge.modes import FrameGate, Movement, MovementStep, frames_per_s, keyframes_suffice
-from edge.motion import MotionDetector, MotionResult
+from edge.motion.detector import MotionDetector, MotionResult
+from edge.motion.trend import Trend
 from edge.picture import Packet, Picture
 from edge.privacy import Privacy, ShownFrame, WithheldError
 from edge.reports import MotionReports
 from edge.snapshots import SnapshotDesk
 from edge.source import CapturedFrame, Source, SourceOptions
 from edge.state import StateReport
-from edge.trend import Trend
 from edge.wanted import Wanted
 
 __all__ = ["CameraFigures", "OpenSource", "Recorder", "Vitals", "Voice", "Watch"]

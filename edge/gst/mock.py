@@ -14,7 +14,7 @@ from edge.gst.mock_clip import Film, drawn_film, open_film
 from edge.gst.mock_http import ControlServer, PictureServer
 from edge.gst.mock_player import PlayedCamera
 from edge.gst.mock_rtsp import Certificate, Login, RtspServer
-from edge.synthetic import SyntheticStreet
+from edge.synthetic.street import SyntheticStreet
 from edge.uris import SyntheticUri
 
 __all__ = ["Certificate", "Login", "MockOptions", "MockSite", "make_film"]

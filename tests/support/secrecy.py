@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.synthetic import SyntheticStreet
+from edge.synthetic.street import SyntheticStreet
 
 __all__ = ["FOUND", "HEIGHT_PX", "POLYGON", "SecretFilm", "interior", "pictures_in", "pictures_of_video", "resemblance"]
 

@@ -9,7 +9,7 @@ import pytest
 from detector.backends.hog import HogBackend, HogParameters, margin_to_score
 from detector.decoding import to_detections
 from detector.pictures import Picture
-from edge.synthetic import SyntheticStreet
+from edge.synthetic.street import SyntheticStreet
 
 Box = tuple[float, float, float, float]
 

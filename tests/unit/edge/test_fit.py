@@ -12,7 +12,7 @@ from edge.fit import PictureFit
 from edge.picture import Picture, Retouch, reduced_size
 from edge.privacy import Privacy
 from edge.source import CapturedFrame
-from edge.synthetic import encode_jpeg
+from edge.synthetic.street import encode_jpeg
 
 PICTURE = np.random.default_rng(1).integers(0, 256, (360, 640, 3), np.uint8)
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from config.cameras import MotionSettings
-from edge.motion import MotionDetector, MotionResult
-from edge.synthetic import StreetPerson, SyntheticStreet, luma_thumbnail
+from edge.motion.detector import MotionDetector, MotionResult
+from edge.synthetic.street import StreetPerson, SyntheticStreet, luma_thumbnail
 
 Luma = NDArray[np.uint8]
 

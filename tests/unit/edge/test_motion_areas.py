@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from config.cameras import MotionSettings
-from edge.motion import MotionDetector, MotionResult
-from edge.motion_grid import Grid
+from edge.motion.detector import MotionDetector, MotionResult
+from edge.motion.grid import Grid
 
 Luma = NDArray[np.uint8]
 

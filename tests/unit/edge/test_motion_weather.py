@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from config.cameras import MotionSettings
-from edge.motion import MotionDetector, MotionResult
-from edge.synthetic import SyntheticStreet, luma_thumbnail
+from edge.motion.detector import MotionDetector, MotionResult
+from edge.synthetic.street import SyntheticStreet, luma_thumbnail
 
 Luma = NDArray[np.uint8]
 Field = NDArray[np.float64]

@@ -235,7 +235,7 @@ def test_only_privacy_reaches_the_pictures_of_a_raw_frame() -> None:
                 reached.setdefault(where, set()).add("retouch=")
             if names_raw and isinstance(node, ast.Attribute) and node.attr in {"encode", "picture"}:
                 reached.setdefault(where, set()).add(ast.unparse(node))
-    sources = {"edge/synthetic_source.py"}
+    sources = {"edge/synthetic/source.py"}
     outside = {where: how for where, how in reached.items() if where not in sources and "/gst/" not in where}
     assert outside.pop("edge/privacy.py") == {"retouch=", "frame.encode", "frame.picture"}
     assert all(how <= {"shown.encode", "shown.picture"} for how in outside.values()), outside

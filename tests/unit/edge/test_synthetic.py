@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge.pedestrian import draw_pedestrian, random_look
-from edge.synthetic import StreetPerson, SyntheticStreet, encode_jpeg, luma_thumbnail
+from edge.synthetic.pedestrian import draw_pedestrian, random_look
+from edge.synthetic.street import StreetPerson, SyntheticStreet, encode_jpeg, luma_thumbnail
 
 Picture = NDArray[np.uint8]
 Box = tuple[float, float, float, float]

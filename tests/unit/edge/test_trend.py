@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from edge.trend import Trend
+from edge.motion.trend import Trend
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 

@@ -14,9 +14,9 @@ from PIL import Image
 from config.cameras import CameraSettings, MotionSettings, PrivacySettings
 from config.errors import ConfigError
 from config.settings import Settings
-from edge.motion_cli import motion
-from edge.tune import Tuning
-from edge.tune_picture import paint_tuning
+from edge.motion.cli import motion
+from edge.motion.tune import Tuning
+from edge.motion.tune_picture import paint_tuning
 
 Luma = NDArray[np.uint8]
 FPS = 5.0

@@ -22,8 +22,8 @@ from config.settings import Settings
 if TYPE_CHECKING:
     from PIL import Image
 
+    from edge.motion.tune import Advice, Tuning
     from edge.privacy import ShownFrame
-    from edge.tune import Advice, Tuning
 
 __all__ = ["motion"]
 
@@ -76,8 +76,8 @@ def tune(load: Load, what: str, length_s: float | None, out: Path | None) -> Non
     settings = load({})
     configure_logging("warning", settings.log.style, stream=sys.stderr)  # the output is the result
     try:
-        from edge.tune import Tuning
-        from edge.tune_picture import paint_tuning
+        from edge.motion.tune import Tuning
+        from edge.motion.tune_picture import paint_tuning
     except ModuleNotFoundError as error:
         raise ConfigError(f"tuning needs the package {error.name}: pip install 'vigil-mesh[edge]'") from error
     name, camera = _find_camera(settings, what)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edge.motion_grid import Grid
+    from edge.motion.grid import Grid
 
 __all__ = ["Blob", "find_blobs"]
 

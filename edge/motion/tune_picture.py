@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
 from config.cameras import Polygon
-from edge.tune import Advice, Seen, Trial, Tuning
+from edge.motion.tune import Advice, Seen, Trial, Tuning
 
 __all__ = ["paint_tuning"]
 

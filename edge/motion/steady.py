@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edge.motion_grid import Grid
+    from edge.motion.grid import Grid
 
 __all__ = ["Steady"]
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageFilter
 
-from edge.pedestrian import Look, draw_pedestrian, random_look
-from edge.scenery import Viewpoint, paint_scenery
+from edge.synthetic.pedestrian import Look, draw_pedestrian, random_look
+from edge.synthetic.scenery import Viewpoint, paint_scenery
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from config.cameras import MotionSettings
-from edge.motion_blobs import Blob, Persistence, find_blobs
-from edge.motion_grid import Areas, Grid
-from edge.motion_light import Light
-from edge.motion_scene import LEARN_EVERY_S, Limits, Scene
-from edge.motion_steady import Steady
+from edge.motion.blobs import Blob, Persistence, find_blobs
+from edge.motion.grid import Areas, Grid
+from edge.motion.light import Light
+from edge.motion.scene import LEARN_EVERY_S, Limits, Scene
+from edge.motion.steady import Steady
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

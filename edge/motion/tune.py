@@ -11,9 +11,9 @@ import numpy as np
 
 from config.cameras import MotionSettings, Polygon
 from edge.modes import Movement
-from edge.motion import BoxXyxy, MotionDetector, MotionResult, limits_of
-from edge.motion_blobs import find_blobs
-from edge.motion_grid import Grid
+from edge.motion.blobs import find_blobs
+from edge.motion.detector import BoxXyxy, MotionDetector, MotionResult, limits_of
+from edge.motion.grid import Grid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -173,7 +173,7 @@ class Tuning:
         """Look at the next frame with every sensitivity.
 
         Args:
-            luma: as in :meth:`edge.motion.MotionDetector.step`.
+            luma: as in :meth:`edge.motion.detector.MotionDetector.step`.
             at_s: the same.
 
         Returns:

@@ -14,7 +14,7 @@ from PIL import Image
 from config.clock import Clock
 from edge.picture import Picture, Retouch, reduced_size
 from edge.source import LUMA_HEIGHT_PX, CapturedFrame, Pacer
-from edge.synthetic import SyntheticStreet, encode_jpeg, luma_thumbnail
+from edge.synthetic.street import SyntheticStreet, encode_jpeg, luma_thumbnail
 from edge.uris import SyntheticUri
 
 if TYPE_CHECKING:
