@@ -68,7 +68,8 @@ def convertible(sample: Any) -> Any:  # noqa: ANN401 - GStreamer has no types
     BT.601's, and it is converted.
     """
     caps = sample.get_caps()
-    colours = GstVideo.VideoInfo.new_from_caps(caps).colorimetry
+    info = GstVideo.VideoInfo.new_from_caps(caps)
+    colours = info.colorimetry  # lies inside of it, and is gone when it is
     if colours.range == _FULL_RANGE or colours.matrix != GstVideo.VideoColorMatrix.BT601:
         return sample
     colours.matrix = GstVideo.VideoColorMatrix.FCC
