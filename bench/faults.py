@@ -2,7 +2,8 @@
 
 A mock camera (`vigil mock`) breaks in every way that it knows, and a viewer watches it as a node does: any trouble ends
 the source, which is opened again after a back-off of 0.25 to 8 s; a password that is refused is tried again after 30 s,
-a path after 10 s. Prints for each fault when it was told, in which words, and how soon after its end a picture came.
+a path after 10 s. Two faults are there before it is first opened. Prints for each when it was told, in which words, and
+how soon after its end a picture came.
 Then the source is opened 200 times. Targets: a picture within 10 s of the fault's end (40 s for a password, 20 s for a
 path), a hanging camera let go within 0.1 s, and from the 50th opening to the 200th no thread and no descriptor more,
 and at most 8 MB of memory.
@@ -138,6 +139,20 @@ def suffer(viewer: Viewer, fault: Fault) -> bool:
     return back_s <= fault.back_max_s
 
 
+def suffer_from_the_start(camera: MockCamera) -> list[bool]:
+    """A camera that is not there, or answers nobody, when it is opened for the first time."""
+    in_time = []
+    for name, begin, end in (
+        ("not there at the start (refused)", camera.kill, camera.start),
+        ("takes connections, never answers", camera.freeze, camera.thaw),
+    ):
+        begin()
+        viewer = Viewer(camera.rtsp_url)
+        with viewer.watching():
+            in_time.append(suffer(viewer, Fault(name, lambda: None, end)))
+    return in_time
+
+
 def time_let_go(camera: MockCamera) -> float:
     """Seconds to close a source whose camera hangs."""
     with closing(open_source(camera.rtsp_url, clock=SystemClock())) as source:
@@ -192,6 +207,7 @@ def main() -> int:
                 viewer.wait_picture()
                 in_time = [suffer(viewer, fault) for fault in faults(camera)]
             camera.fault("none")
+            in_time += suffer_from_the_start(camera)
             let_go_s = min(time_let_go(camera) for _ in range(3))
             figures = open_again_and_again(camera.rtsp_url, arguments.openings)
     grown_mb = figures[-1][0] - figures[0][0]
