@@ -13,6 +13,7 @@ import pytest
 
 from broker.certs import read_certificate
 from tests.e2e.vigil_process import Vigil, run_vigil
+from tests.support.ports import free_port
 
 JOIN = re.compile(r"^ +(vigil .*join.*)$", re.MULTILINE)
 TOKEN = re.compile(r"^ +(vigil-\S+)$", re.MULTILINE)
@@ -59,7 +60,9 @@ def is_revoked(hub: Path, certificate: Path) -> bool:
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl: sudo apt-get install openssl")
 def test_a_node_joins_and_is_shut_out(hub: Path, tmp_path: Path) -> None:
     porch = tmp_path / "porch"
-    with Vigil("--state", str(hub), "enrol", "porch", "--role", "edge", "--camera", "yard", folder=tmp_path) as enrol:
+    # A port of its own: on the default one another test's authority may answer once this one has ended.
+    invite = ("enrol", "porch", "--role", "edge", "--camera", "yard", "--port", str(free_port()))
+    with Vigil("--state", str(hub), *invite, folder=tmp_path) as enrol:
         address, token = address_of(enrol), token_of(enrol)
         assert "vigil --node porch join" in enrol.output
         state = str(members(hub)["porch"]["state"])
@@ -93,7 +96,8 @@ def test_a_node_joins_and_is_shut_out(hub: Path, tmp_path: Path) -> None:
 def test_a_served_authority_lets_people_in_and_renews(hub: Path, tmp_path: Path) -> None:
     laptop, hub_state = tmp_path / "laptop", ("--state", str(hub))
     (tmp_path / "enrol").mkdir()
-    with Vigil(*hub_state, "ca", "serve", "--host", "127.0.0.1", folder=tmp_path) as server:
+    serve = ("ca", "serve", "--host", "127.0.0.1", "--port", str(free_port()))
+    with Vigil(*hub_state, *serve, folder=tmp_path) as server:
         server.wait_said("enrol.listening")
         with Vigil(*hub_state, "enrol", "--person", "alice", "--rights", "viewer", folder=tmp_path / "enrol") as enrol:
             address, token = address_of(enrol), token_of(enrol)
