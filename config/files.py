@@ -9,9 +9,50 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["hold_lock", "make_private_folder", "write_atomically"]
+__all__ = ["FileWatch", "hold_lock", "make_private_folder", "write_atomically"]
 
 PRIVATE = 0o600
+_LOOK_EVERY_S = 2.0
+
+
+class FileWatch:
+    """Looks now and then whether a file has changed.
+
+    Concurrency: one thread.
+
+    Args:
+        path: the file; None where there is none, which never changes.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._seen = self._signature()
+        self._look_s = 0.0
+
+    def has_changed(self, now_s: float) -> bool:
+        """Whether it is another file than at the last look.
+
+        Args:
+            now_s: monotonic seconds; it is looked at every two of them.
+        """
+        if now_s < self._look_s:
+            return False
+        self._look_s = now_s + _LOOK_EVERY_S
+        before = self._seen
+        self.look()
+        # One that is not there is being replaced, or away with its disk.
+        return self._seen is not None and self._seen != before
+
+    def look(self) -> None:
+        """Look at it now: it has changed if it is another one at the next look."""
+        self._seen = self._signature()
+
+    def _signature(self) -> tuple[int, int, int] | None:
+        try:
+            found = self._path.stat() if self._path is not None else None
+        except OSError:
+            return None
+        return (found.st_mtime_ns, found.st_size, found.st_ino) if found is not None else None
 
 
 def make_private_folder(path: Path) -> None:

@@ -17,6 +17,7 @@ import yaml
 
 from broker.topics import CAMERA_FRAME
 from config import ConfigError, service
+from config.files import write_atomically
 from config.settings import BrokerSettings, CameraSettings, DetectorSettings, Settings, default_state_dir
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Machine",
     "Plan",
     "RoleSpec",
+    "choose_cameras",
     "compose",
     "reachable",
     "role_environment",
@@ -148,7 +150,7 @@ def compose(
     """
     ports = _Ports(machine, fixed_ports)
     own_broker = not foreign_bus and settings.bus.url in {_DEFAULT_BUS_URL, _url_of(settings.broker)}
-    changes: dict[str, Any] = {"cameras": _cameras(settings, cameras)}
+    changes: dict[str, Any] = {"cameras": choose_cameras(settings, cameras)}
     if DEFAULT_CAMERA in changes["cameras"] and not settings.cameras:
         changes["detector"] = _demonstration(settings)
     if own_broker:
@@ -164,7 +166,16 @@ def compose(
     return Plan(settings.model_copy(update=changes), tuple(roles), tuple(ports.notices))
 
 
-def _cameras(settings: Settings, names: Collection[str]) -> dict[str, CameraSettings]:
+def choose_cameras(settings: Settings, names: Collection[str]) -> dict[str, CameraSettings]:
+    """The cameras that run.
+
+    Args:
+        settings: as the flags, the environment and the site file say.
+        names: those given by flags; as in `compose`.
+
+    Raises:
+        ConfigError: a camera's file is not there.
+    """
     wanted = {name: settings.cameras[name] for name in names} or dict(settings.cameras)
     for name, camera in wanted.items():
         kind, _, place = camera.source.partition(":")
@@ -246,10 +257,8 @@ def write_site_file(plan: Plan, path: Path) -> None:
         "state_dir": str(plan.settings.state_dir.absolute()),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    path.touch(mode=0o600)
     header = "# Written by `vigil up` at each start: what its processes run with.\n"
-    path.write_text(header + yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    write_atomically(path, header + yaml.safe_dump(document, sort_keys=False))
 
 
 def role_environment(settings: Settings, environment: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
@@ -15,9 +17,10 @@ from broker.topics import CONTRACT
 from config import ConfigError, PermanentError, configure_logging, stop_on_signals
 from config.durations import DURATION, format_duration
 from config.errors import EXIT_CONFIG
+from config.files import FileWatch
 from config.options import camera_option
-from config.settings import Settings
-from console.compose import Machine, Plan, compose, role_environment, write_site_file
+from config.settings import CameraSettings, Settings
+from console.compose import Machine, Plan, choose_cameras, compose, role_environment, write_site_file
 from console.loading import EXPOSED, SettingsLoader
 from console.logtail import LogTail
 from console.machine import PortClaims, answers, hold_state
@@ -66,7 +69,8 @@ def up(
     """Run the whole mesh on this machine: broker, cameras, detector, bridge and web page.
 
     Without arguments: an embedded broker on loopback, a synthetic street camera, the HOG people detector, the journal.
-    Ends with Ctrl-C and says whether every escalation raised has arrived.
+    Ends with Ctrl-C and says whether every escalation raised has arrived. What changes in the site file's cameras is
+    applied while it runs.
 
     \b
     vigil up
@@ -101,7 +105,8 @@ def up(
             plan = replace(plan, notices=(*plan.notices, *_let_in(plan)))
         if load.exposed:
             plan = replace(plan, notices=(*plan.notices, EXPOSED.format(file=load.file)))
-        ctx.exit(_run(plan, duration_s))
+        site_file = SiteFile(load.file, lambda: choose_cameras(load.read(overrides), list(cameras)))
+        ctx.exit(_run(plan, site_file, duration_s))
 
 
 def _check_model(settings: Settings) -> None:
@@ -117,7 +122,7 @@ def _let_in(plan: Plan) -> tuple[str, ...]:
     return enrol_machine(plan)
 
 
-def _run(plan: Plan, duration_s: float | None) -> int:
+def _run(plan: Plan, site_file: SiteFile, duration_s: float | None) -> int:
     settings = plan.settings
     logs = settings.state_dir / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -127,9 +132,23 @@ def _run(plan: Plan, duration_s: float | None) -> int:
         configure_logging(settings.log.level, "json", stream=log)
         screen: Screen = TerminalScreen() if sys.stdout.isatty() else PlainScreen()
         try:
-            return Mesh(plan, screen, stop).run(duration_s)
+            return Mesh(plan, screen, stop, site_file).run(duration_s)
         finally:
             screen.close()
+
+
+class SiteFile:
+    """The cameras of the file that a person writes, as it is now.
+
+    Args:
+        path: the file; None where there is none.
+        read_cameras: reads them as at the start.
+    """
+
+    def __init__(self, path: Path | None, read_cameras: Callable[[], dict[str, CameraSettings]]) -> None:
+        self.path = path
+        self.read_cameras = read_cameras
+        self.has_changed = FileWatch(path).has_changed
 
 
 class Mesh:
@@ -141,10 +160,12 @@ class Mesh:
         plan: what runs.
         screen: where to say it.
         stop: set when a person wants it to end.
+        source: the file that a person writes: its cameras are followed.
     """
 
-    def __init__(self, plan: Plan, screen: Screen, stop: threading.Event) -> None:
+    def __init__(self, plan: Plan, screen: Screen, stop: threading.Event, source: SiteFile) -> None:
         self._plan = plan
+        self._source = source
         self._screen = screen
         self._stop = stop
         self._view = MeshView()
@@ -237,11 +258,28 @@ class Mesh:
         while not self._stop.wait(TICK_S):
             now_s = time.monotonic()
             self._tend_roles(now_s)
+            if self._source.has_changed(now_s):
+                self._follow_source()
             mesh = self._view.snapshot(now_s)
             self._mark_progress(mesh)
             self._screen.show(mesh, self._absent(), now_s)
             if end_s is not None and now_s >= end_s:
                 return
+
+    def _follow_source(self) -> None:
+        """Hand changed cameras on; what else has changed needs another start."""
+        try:
+            cameras = self._source.read_cameras()
+        except ConfigError as error:
+            self._screen.note(f"{error}; the cameras go on as they were")
+            return
+        settings = self._plan.settings
+        if cameras != settings.cameras:
+            self._plan = replace(self._plan, settings=settings.model_copy(update={"cameras": cameras}))
+            for notice in _let_in(self._plan) if self._plan.is_secure else ():
+                self._screen.note(notice)
+            write_site_file(self._plan, self._site_file)
+            self._screen.note(f"{self._source.path} has changed: the cameras are {', '.join(cameras)}")
 
     def _tend_roles(self, now_s: float) -> None:
         for role in self._roles.values():

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from config import ConfigError
+from config.files import FileWatch
 from config.settings import Settings
 from edge.uris import parse_source
 
 __all__ = ["SettingsFile", "check_sources"]
-
-_LOOK_EVERY_S = 2.0
 
 
 def check_sources(settings: Settings) -> None:
@@ -44,24 +43,17 @@ class SettingsFile:
     """
 
     def __init__(self, path: Path | None, reread: Callable[[], Settings], asked: threading.Event) -> None:
-        self._path = path
+        self._watch = FileWatch(path)
         self._reread = reread
         self._asked = asked
-        self._seen = self._signature()
-        self._look_s = 0.0
 
     def has_changed(self, now_s: float) -> bool:
         """Whether to read it again: it is another file than at the last look, or somebody asked; looks now and then."""
         if self._asked.is_set():
             self._asked.clear()
-            self._seen = self._signature()
+            self._watch.look()
             return True
-        if now_s < self._look_s:
-            return False
-        self._look_s = now_s + _LOOK_EVERY_S
-        before, self._seen = self._seen, self._signature()
-        # One that is not there is being replaced, or away with its disk; the node goes on with what it has.
-        return self._seen is not None and self._seen != before
+        return self._watch.has_changed(now_s)
 
     def read(self) -> Settings:
         """The settings as they are now.
@@ -72,10 +64,3 @@ class SettingsFile:
         settings = self._reread()
         check_sources(settings)
         return settings
-
-    def _signature(self) -> tuple[int, int, int] | None:
-        try:
-            found = self._path.stat() if self._path is not None else None
-        except OSError:
-            return None
-        return (found.st_mtime_ns, found.st_size, found.st_ino) if found is not None else None

@@ -142,6 +142,23 @@ def test_a_second_one_needs_a_state_folder_of_its_own_and_a_killed_one_leaves_no
 
 
 @pytest.mark.slow
+def test_cameras_come_and_go_with_the_site_file(state: Path, tmp_path: Path) -> None:
+    site_file = tmp_path / "site.yaml"
+    site_file.write_text("cameras:\n  yard: {source: 'synthetic:street'}\n")
+    options = ("--config", str(site_file), "--state", str(state))
+    with Vigil(*options, "up", *free_ports(), folder=tmp_path) as vigil:
+        vigil.wait_said(" yard  in ", timeout_s=60)
+        site_file.write_text("cameras:\n  yard: {source: 'synthetic:street', idle_fps: none}\n")
+        vigil.wait_said("idle_fps", timeout_s=30)
+        vigil.wait_said("the cameras go on as they were", timeout_s=30)
+        site_file.write_text("cameras:\n  door: {source: 'synthetic:street?seed=2'}\n")
+        vigil.wait_said("the cameras are door", timeout_s=30)
+        vigil.wait_said(" door  in ", timeout_s=60)
+        vigil.interrupt()
+        assert vigil.wait_end(timeout_s=60) == 0, vigil.output
+
+
+@pytest.mark.slow
 def test_the_next_frame_is_a_picture_for_plain_tools(mesh: Vigil, tmp_path: Path) -> None:
     command = re.search(r"^one frame  (mosquitto_sub .*) > a\.jpg$", mesh.output, re.MULTILINE)
     assert command is not None
