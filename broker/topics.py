@@ -291,7 +291,7 @@ CAMERA_EVIDENCE = TopicSpec(
     kind=PayloadKind.JPEG, max_bytes=4 * _KIB * _KIB,
 )  # fmt: skip
 RECEIPT = TopicSpec(
-    "receipt/{origin}", messages.Receipt, DeliveryClass.REPLY, (Party.BRIDGE,), (Party.SELF,),
+    "receipt/{origin}", messages.Receipt, DeliveryClass.REPLY, (Party.BRIDGE,), (Party.SELF, Party.PEOPLE),
     "The sink has this escalation or event; not stored, since the sender asks again by sending again.",
 )  # fmt: skip
 CAMERA_OWNER = TopicSpec(

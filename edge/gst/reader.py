@@ -50,7 +50,8 @@ def _read(path: Path, begin_s: float) -> Generator[Any, None, None]:
     pipeline = Gst.parse_launch(_READ)
     pipeline.get_by_name("file").set_property("location", str(path))
     sink = pipeline.get_by_name("out")
-    pipeline.get_by_name("demux").connect("pad-added", _link, pipeline, sink)
+    demux = pipeline.get_by_name("demux")
+    linking = demux.connect("pad-added", _link, pipeline, sink)
     found = False
     try:
         _begin(pipeline, path, begin_s)
@@ -61,6 +62,7 @@ def _read(path: Path, begin_s: float) -> Generator[Any, None, None]:
             raise PermanentError(f"{path} has no picture that can be read ({_reason(pipeline)})")
     finally:
         pipeline.set_state(Gst.State.NULL)
+        demux.disconnect(linking)  # it holds the pipeline, which holds the demuxer: neither would ever be freed
 
 
 def _link(_demux: object, pad: Any, pipeline: Any, sink: Any) -> None:  # noqa: ANN401 - GStreamer has no types

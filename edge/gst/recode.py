@@ -54,7 +54,7 @@ class Recoder:
         self._caps = Gst.Caps.from_string(_caps(self._size_px, full_range=self._full_range))
         self._source.set_property("caps", self._caps)
         self._out = self._pipeline.get_by_name("out")
-        self._out.connect("new-sample", self._on_sample)
+        self._taking: int | None = self._out.connect("new-sample", self._on_sample)
         self._pipeline.set_state(Gst.State.PLAYING)
 
     def accepts(self, picture: Picture) -> bool:
@@ -88,8 +88,11 @@ class Recoder:
         return True
 
     def close(self) -> None:
-        """Stop; what is inside the encoder is lost."""
+        """Stop; what is inside the encoder is lost. May be called twice."""
         self._pipeline.set_state(Gst.State.NULL)
+        if self._taking is not None:  # it holds this object, which holds the pipeline: neither would ever be freed
+            self._out.disconnect(self._taking)
+            self._taking = None
 
     def _ask_keyframe(self, at_s: float) -> None:
         """By time, not by count: pictures come at any rate, and a clip begins with a keyframe."""

@@ -64,13 +64,11 @@ def stored(state: Path) -> int:
     journal = state / "journal.db"
     if not journal.exists():
         return 0
-    with sqlite3.connect(f"file:{journal}?mode=ro", uri=True) as db:
+    with contextlib.closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as db:
         try:
             return int(db.execute("SELECT count(*) FROM escalation").fetchone()[0])
         except sqlite3.OperationalError:
             return 0
-        finally:
-            db.rollback()
 
 
 def waiting(state: Path) -> int:

@@ -149,7 +149,7 @@ def test_people_read_and_set_and_nothing_else() -> None:
     written = {spec.name for spec in CONTRACT if may(ALICE, "write", spec)}
     unread = {spec.name for spec in CONTRACT if not may(ALICE, "read", spec)}
     assert written == {CAMERA_SET.name, NODE_COMMAND.name}
-    assert unread == {CAMERA_SET.name, NODE_COMMAND.name, RECEIPT.name, PROBE.name}
+    assert unread == {CAMERA_SET.name, NODE_COMMAND.name, PROBE.name}
 
 
 def test_a_viewer_reads_the_same_and_writes_nothing() -> None:
