@@ -193,9 +193,10 @@ def test_privacy_takes_the_snapshot_back_ends_the_recording_and_survives_a_kill(
     wait_until(partial(site.has_recordings, "masked", len(site.recordings("masked")) + 1), timeout_s=60)
     assert site.is_private("bare")
     assert len(site.of(CAMERA_FRAME, "bare")) == frames
-    assert [path.stem.partition(".")[0] for path in site.recordings("bare")] == [
+    # None is new; one that had begun within the last second may have held no whole fragment when the kill came.
+    assert {path.stem.partition(".")[0] for path in site.recordings("bare")} <= {
         path.stem.partition(".")[0] for path in recordings
-    ]
+    }
     late: list[Delivery] = []
     with closing(hear(site.url, late)):
         wait_until(lambda: [d for d in late if d.topic.spec is CAMERA_STATE and d.topic.camera == "bare"])
