@@ -6,21 +6,20 @@ An error shows the wrong value, but never a login, a token, or anything that sta
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard, cast, get_args, get_origin
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
-from config.environment import fields_at, layered, read_environment
 from config.errors import ConfigError
 from config.secrets import has_secret, is_readable_by_others, is_secret_name, mask_uri
 from config.settings import Settings
 
-__all__ = ["check_settings", "explain_camera", "exposes_secrets", "load_settings"]
+__all__ = ["check_settings", "explain_camera", "exposes_secrets", "layered", "load_settings"]
 
 
 def load_settings(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -49,7 +48,7 @@ def check_settings(
     """
     try:
         root = _parse(file) if file is not None else None
-        document = layered(_construct(root, file), read_environment(Settings, os.environ))
+        document = layered(_construct(root, file), _read_environment())
     except ConfigError as error:
         return None, [error]
     try:
@@ -62,6 +61,29 @@ def explain_camera(name: str, error: ValidationError) -> list[ConfigError]:
     """Everything that is wrong with settings of one camera that did not come from a site file."""
     errors = error.errors(include_url=False)
     return [_explain({**details, "loc": ("cameras", name, *details["loc"])}, None, None) for details in errors]
+
+
+def layered(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """One nested mapping of two; where both have a value, `above` holds."""
+    together = dict(below)
+    for key, value in above.items():
+        lower = together.get(key)
+        if isinstance(lower, Mapping) and isinstance(value, Mapping):
+            together[key] = layered(lower, value)
+        else:
+            together[key] = value
+    return together
+
+
+def _read_environment() -> dict[str, Any]:
+    """The settings in the environment, nested: ``VIGIL_BUS__URL`` is ``bus.url``."""
+    # It looks at the model's fields only; `Settings` itself reads no environment, so that a test can make one.
+    model = cast("type[BaseSettings]", Settings)
+    try:
+        return EnvSettingsSource(model, env_prefix="VIGIL_", env_nested_delimiter="__")()
+    except SettingsError as error:
+        # Raised for a variable of a whole section; its text names the field, its cause has the value.
+        raise ConfigError(f"{error}: give each setting a variable of its own, such as VIGIL_BUS__URL") from None
 
 
 def exposes_secrets(file: Path) -> bool:
@@ -131,7 +153,7 @@ def _explain(details: ErrorDetails, root: yaml.Node | None, file: Path | None) -
 
 def _reason(details: ErrorDetails, location: Sequence[str]) -> str:
     if details["type"] == "extra_forbidden":
-        known = fields_at(Settings, location[:-1])
+        known = _fields_at(location[:-1])
         near = difflib.get_close_matches(location[-1], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
         return f"unknown key; {hint}"
@@ -142,6 +164,30 @@ def _reason(details: ErrorDetails, location: Sequence[str]) -> str:
     if repr(value) in message:
         return message
     return f"{message}, not {mask_uri(value) if isinstance(value, str) else value!r}"
+
+
+def _fields_at(place: Sequence[str]) -> list[str]:
+    """Names of the settings of the section in this place, in order of the alphabet; none where there is no section."""
+    inside: object = Settings
+    for part in place:
+        annotation: object = None
+        if _is_section(inside):
+            field = inside.model_fields.get(part)
+            annotation = field.annotation if field is not None else None
+        elif inside is not None:
+            annotation = get_args(inside)[1 if get_origin(inside) is dict else 0]
+        inside = _inside(annotation)
+    return sorted(inside.model_fields) if _is_section(inside) else []
+
+
+def _is_section(annotation: object) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _inside(annotation: object) -> object:
+    """The section, mapping or list that a type is, or may be; None where it is none."""
+    options = (annotation, *get_args(annotation))
+    return next((one for one in options if _is_section(one) or get_origin(one) in (dict, list, tuple)), None)
 
 
 def _line_of(node: yaml.Node, location: Sequence[str]) -> int | None:

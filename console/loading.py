@@ -13,9 +13,8 @@ from typing import Any
 import click
 
 from config import ConfigError, configure_logging
-from config.environment import layered
 from config.settings import Settings
-from config.sources import check_settings, exposes_secrets
+from config.sources import check_settings, exposes_secrets, layered
 
 __all__ = ["EXPOSED", "SettingsLoader", "leave_with_stdin"]
 

@@ -275,7 +275,8 @@ class TestBadInput:
         assert 15 <= len(seen) <= 20
 
     def test_it_falls_silent(self, play: Player, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(gst, "_LOOK", f"identity sleep-time=600000 ! {gst._LOOK}")
+        # Ten times the limit: a busy machine may come to look at its watch late.
+        monkeypatch.setattr(gst, "_LOOK", f"identity sleep-time=3000000 ! {gst._LOOK}")
         with pytest.raises(TransientError, match=r"ball\.avi: no picture for 0\.3 s"):
             next(play(f"file:{small}/ball.avi", stall_timeout_s=0.3))
 

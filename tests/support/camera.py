@@ -7,10 +7,10 @@ import os
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.request import Request, urlopen
 
-from tests.support.server import ServerProcess
+from tests.support.server import Server, ServerProcess
 
 __all__ = ["MockCamera", "small_film"]
 
@@ -19,7 +19,7 @@ _READY = '"control":'
 _ANSWER_TIMEOUT_S = 20.0
 
 
-class MockCamera:
+class MockCamera(Server):
     """One camera on free ports, which it keeps when it is started again.
 
     Args:
@@ -39,7 +39,6 @@ class MockCamera:
             password = folder / "password"
             password.write_text(login[1])
             self._options += ["--user", login[0], "--password-file", str(password)]
-        self._process: ServerProcess | None = None
         self._ports: list[str] = ["--rtsp", "0"]
         self._said: dict[str, Any] = {}
 
@@ -51,6 +50,13 @@ class MockCamera:
         self._said = json.loads(self._process.said().splitlines()[-1])
         ports = [url.split("/")[2].rpartition(":")[2] for url in (self.rtsp_url, self.mjpeg_url, self._said["control"])]
         self._ports = ["--rtsp", ports[0], "--http", ports[1], "--control", ports[2]]
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """End it with SIGTERM: one with `tls` removes its key only then."""
+        if self._process is not None:
+            self._process.stop()
 
     @property
     def rtsp_url(self) -> str:
@@ -77,11 +83,6 @@ class MockCamera:
         """What vouches for the certificate of one with `tls`."""
         return Path(self._said["ca"])
 
-    @property
-    def pid(self) -> int:
-        """The process id, for as long as it runs."""
-        return self._running().pid
-
     def _url(self, kind: str) -> str:
         (urls,) = self._said["cameras"].values()
         return str(urls[kind])
@@ -90,34 +91,6 @@ class MockCamera:
         """Break it, or heal it with ``none``; back when that has happened. The faults are those of `vigil mock`."""
         with urlopen(Request(f"{self._said['control']}/{name}", method="POST"), timeout=_ANSWER_TIMEOUT_S) as answer:
             assert answer.status == 200
-
-    def kill(self) -> None:
-        """Take its power (SIGKILL)."""
-        self._running().kill()
-
-    def freeze(self) -> None:
-        """Let it hang (SIGSTOP): connections stay open, and nothing answers."""
-        self._running().freeze()
-
-    def thaw(self) -> None:
-        """Let a hanging one go on."""
-        self._running().thaw()
-
-    def __enter__(self) -> Self:
-        """Start it."""
-        self.start()
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        """End it."""
-        if self._process is not None:
-            self._process.stop()
-
-    def _running(self) -> ServerProcess:
-        assert self._process is not None, "this camera was never started"
-        return self._process
 
 
 def small_film(folder: Path, *, fps: int = 10, seconds: int = 6, size_px: tuple[int, int] = (320, 180)) -> Path:

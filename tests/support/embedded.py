@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from tests.support.server import ServerProcess, start_on_free_port
+from tests.support.server import Server, ServerProcess, start_on_free_port
 
 __all__ = ["EmbeddedBroker"]
 
 
-class EmbeddedBroker:
+class EmbeddedBroker(Server):
     """amqtt on a free port of loopback.
 
     Args:
@@ -24,7 +22,6 @@ class EmbeddedBroker:
     def __init__(self, folder: Path) -> None:
         self.port = 0
         self._folder = folder
-        self._server: ServerProcess | None = None
 
     @property
     def url(self) -> str:
@@ -33,27 +30,11 @@ class EmbeddedBroker:
 
     def start(self) -> None:
         """Start it, after the first time on the same port, and wait until it takes connections."""
-        if self._server is None:
-            self._server, self.port = start_on_free_port(self._on_port)
+        if self._process is None:
+            self._process, self.port = start_on_free_port(self._on_port)
         else:
-            self._server.start()
+            self._process.start()
 
     def _on_port(self, port: int) -> ServerProcess:
         command = [sys.executable, "-m", "console", "--log-format", "json", "broker", "run", "--port", str(port)]
         return ServerProcess(command, log=self._folder / "embedded.log", ready="broker.listening", start_timeout_s=30)
-
-    def kill(self) -> None:
-        """End it with SIGKILL; it keeps nothing anyway."""
-        assert self._server is not None, "this broker was never started"
-        self._server.kill()
-
-    def __enter__(self) -> Self:
-        """Start it."""
-        self.start()
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        """End it."""
-        self.kill()

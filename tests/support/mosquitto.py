@@ -6,10 +6,8 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from tests.support.server import ServerProcess, start_on_free_port
+from tests.support.server import Server, ServerProcess, start_on_free_port
 
 __all__ = ["Mosquitto", "mosquitto_program"]
 
@@ -19,7 +17,7 @@ def mosquitto_program() -> str | None:
     return shutil.which("mosquitto", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
 
 
-class Mosquitto:
+class Mosquitto(Server):
     """One Mosquitto that lets everybody in.
 
     Args:
@@ -38,32 +36,18 @@ class Mosquitto:
         self._folder = folder
         self._persistent = persistent
         self._settings = settings
-        self._server: ServerProcess | None = None
 
     @property
     def url(self) -> str:
         """Where it listens, once it was started."""
         return f"mqtt://{self.host}:{self.port}"
 
-    @property
-    def pid(self) -> int:
-        """The process id, for as long as it runs."""
-        return self._running().pid
-
     def start(self) -> None:
         """Start it, after the first time on the same port, and wait until it takes connections."""
-        if self._server is None:
-            self._server, self.port = start_on_free_port(self._on_port)
+        if self._process is None:
+            self._process, self.port = start_on_free_port(self._on_port)
         else:
-            self._server.start()
-
-    def stop(self) -> None:
-        """End it with SIGTERM: it saves its store, when it has one."""
-        self._running().stop()
-
-    def kill(self) -> None:
-        """End it with SIGKILL: it saves nothing more."""
-        self._running().kill()
+            self._process.start()
 
     def restart(self, *, forget: bool = False) -> None:
         """End it with SIGTERM and start it again, without what it stored when it is to forget."""
@@ -75,34 +59,6 @@ class Mosquitto:
     def forget(self) -> None:
         """Delete what a stopped one stored."""
         (self._folder / "mosquitto.db").unlink(missing_ok=True)
-
-    def freeze(self) -> None:
-        """Stop its clock (SIGSTOP)."""
-        self._running().freeze()
-
-    def thaw(self) -> None:
-        """Let a frozen one go on."""
-        self._running().thaw()
-
-    def said(self) -> str:
-        """Its log since its last start."""
-        return self._running().said()
-
-    def __enter__(self) -> Self:
-        """Start it."""
-        self.start()
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        """End it."""
-        if self._server is not None:
-            self._server.kill()
-
-    def _running(self) -> ServerProcess:
-        assert self._server is not None, "this Mosquitto was never started"
-        return self._server
 
     def _on_port(self, port: int) -> ServerProcess:
         program = mosquitto_program()

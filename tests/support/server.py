@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import signal
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
-__all__ = ["PortTakenError", "ServerDiedError", "ServerProcess", "start_on_free_port"]
+__all__ = ["PortTakenError", "Server", "ServerDiedError", "ServerProcess", "start_on_free_port"]
 
 _STOP_TIMEOUT_S = 20.0
 _ATTEMPTS = 5
@@ -132,3 +135,55 @@ def start_on_free_port(make: Callable[[int], ServerProcess]) -> tuple[ServerProc
             continue
         return server, port
     raise AssertionError(f"{_ATTEMPTS} ports were taken the moment they were found free")
+
+
+class Server(ABC):
+    """A real server that a test may end, freeze, and start again where it was."""
+
+    _process: ServerProcess | None = None
+    """Set by the first `start`."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start it, after the first time on the same port, and wait until it serves."""
+
+    @property
+    def pid(self) -> int:
+        """The process id, for as long as it runs."""
+        return self._running().pid
+
+    def stop(self) -> None:
+        """End it with SIGTERM, so that it keeps what it keeps."""
+        self._running().stop()
+
+    def kill(self) -> None:
+        """End it with SIGKILL: it saves nothing more."""
+        self._running().kill()
+
+    def freeze(self) -> None:
+        """Stop its clock (SIGSTOP): connections stay open, and nothing answers."""
+        self._running().freeze()
+
+    def thaw(self) -> None:
+        """Let a frozen one go on."""
+        self._running().thaw()
+
+    def said(self) -> str:
+        """Its log since its last start."""
+        return self._running().said()
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """End it; what it kept goes with its folder, so it need not tidy up."""
+        if self._process is not None:
+            self._process.kill()
+
+    def _running(self) -> ServerProcess:
+        assert self._process is not None, f"this {type(self).__name__} was never started"
+        return self._process

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.support.kafka.client import Kafka
 from tests.support.kafka.jars import jars_folder, java_program, why_no_kafka
 from tests.support.ports import free_port
-from tests.support.server import ServerProcess, start_on_free_port
+from tests.support.server import Server, ServerProcess, start_on_free_port
 
 __all__ = ["KafkaServer"]
 
@@ -46,7 +44,7 @@ transaction.state.log.min.isr=1
 """
 
 
-class KafkaServer(Kafka):
+class KafkaServer(Server, Kafka):
     """A Kafka of the test's own: `acks=all` survives `kill()`, though not a power loss (one node, no fsync).
 
     A topic needs a moment before that holds: killed within 0.2 s of creating one, Kafka 4.3 brings it back empty in
@@ -61,12 +59,6 @@ class KafkaServer(Kafka):
         super().__init__()
         self._folder = folder
         self._port = port
-        self._server: ServerProcess | None = None
-
-    @property
-    def pid(self) -> int:
-        """The process id, for as long as it runs."""
-        return self._running().pid
 
     def start(self) -> None:
         """Start it, after the first time on the same port, and wait until it answers.
@@ -75,51 +67,15 @@ class KafkaServer(Kafka):
             ServerDiedError: it ended before; the message carries the end of its log.
             JarsError: its jars cannot be fetched.
         """
-        if self._server is not None:
-            self._server.start()
+        if self._process is not None:
+            self._process.start()
         elif self._port is not None:
-            self._server = self._on_port(self._port)
-            self._server.start()
+            self._process = self._on_port(self._port)
+            self._process.start()
         else:
-            self._server, self._port = start_on_free_port(self._on_port)
+            self._process, self._port = start_on_free_port(self._on_port)
         self.bootstrap = f"127.0.0.1:{self._port}"
         self.topics()
-
-    def stop(self) -> None:
-        """End it with SIGTERM."""
-        self._running().stop()
-
-    def kill(self) -> None:
-        """End it with SIGKILL."""
-        self._running().kill()
-
-    def freeze(self) -> None:
-        """Stop its clock (SIGSTOP)."""
-        self._running().freeze()
-
-    def thaw(self) -> None:
-        """Let a frozen one go on."""
-        self._running().thaw()
-
-    def said(self) -> str:
-        """Its log since its last start."""
-        return self._running().said()
-
-    def __enter__(self) -> Self:
-        """Start it."""
-        self.start()
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        """End it; its records go with their folder, so it need not tidy up."""
-        if self._server is not None:
-            self._server.kill()
-
-    def _running(self) -> ServerProcess:
-        assert self._server is not None, "this Kafka was never started"
-        return self._server
 
     def _on_port(self, port: int) -> ServerProcess:
         settings = self._folder / "server.properties"
