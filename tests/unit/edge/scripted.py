@@ -95,6 +95,7 @@ class ScriptedSource:
         self._jpeg = jpeg
         self._stays = stays
         self.closed = False
+        self.looked_at = 0
         self.only_keyframes: list[bool] = []
 
     def frames(self, stop: threading.Event) -> Generator[CapturedFrame, None, None]:
@@ -113,7 +114,9 @@ class ScriptedSource:
                 encode=partial(self._encode, shot),
                 picture=partial(_picture, shot),
             )
+            # Who asks for the next one is through with this one; the node counts a picture before it looks at it.
             self._clock.advance(1 / FPS)
+            self.looked_at += 1
         if self._stays:
             stop.wait(30)
 
@@ -251,6 +254,11 @@ class Street:
         self.close()
         for bus in (*self._guests, self._listener):
             bus.close(0)
+
+    @property
+    def looked_at(self) -> int:
+        """Pictures of all cameras that the node is through with."""
+        return sum(source.looked_at for source in self.sources)
 
     def tell(self, name: str, value: str | float, *, camera: str = "yard", about: str = "") -> None:
         """Set a property of a camera, as a dashboard does."""

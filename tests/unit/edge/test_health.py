@@ -114,7 +114,7 @@ def test_a_hot_node_sends_fewer_frames_and_one_with_a_wrong_clock_says_so_on_eac
     street.vitals.pace = 0.5
     street.vitals.clock_synchronised = False
     with street:
-        wait_until(lambda: street.node.figures().counts["frames_captured"] == 100)
+        wait_until(lambda: street.looked_at == 100)
         wait_until(lambda: len(street.frames()) == street.node.figures().counts["frames_sent"])
         assert street.node.figures().counts["frames_percent"] == 50
     metas = [frame.meta for frame in street.frames()]

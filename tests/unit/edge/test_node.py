@@ -42,7 +42,7 @@ def test_somebody_walks_by(tmp_path: Path) -> None:
 def test_frames_are_few_while_nothing_moves_and_more_while_something_does(tmp_path: Path) -> None:
     script = [*still(6), *walk(4), *still(6)]
     with Street(tmp_path, {"yard": [script]}, idle_fps=1, motion_fps=5) as street:
-        wait_until(lambda: street.node.figures().counts["frames_captured"] == 160)
+        wait_until(lambda: street.looked_at == 160)
         wait_until(lambda: len(street.frames()) == street.node.figures().counts["frames_sent"])
     metas = [frame.meta for frame in street.frames()]
     idle = [meta.seq for meta in metas if not meta.moving]
@@ -70,7 +70,7 @@ def test_a_broken_camera_is_opened_again_and_its_neighbour_never_notices(tmp_pat
     sessions: list[list[Shot] | Exception] = [silent, TransientError("no way to it"), still(2)]
     with Street(tmp_path, {"yard": sessions, "door": [still(20)]}) as street:
         wait_until(lambda: len(street.states()) == 5)
-        wait_until(lambda: street.node.figures().counts["frames_captured"] == 240)
+        wait_until(lambda: street.looked_at == 240)
         wait_until(lambda: len(street.frames("door")) == 20)
         assert [(state.state, state.error) for state in street.states()] == [
             ("offline", None),
@@ -101,7 +101,7 @@ def test_a_camera_that_breaks_while_something_moves_ends_the_movement(tmp_path: 
 def test_a_node_that_is_stopped_ends_what_moves_and_says_goodbye(tmp_path: Path) -> None:
     with Street(tmp_path, {"yard": [[*still(3), *walk(2)]]}) as street:
         wait_until(lambda: "ON" in street.active())
-        wait_until(lambda: street.node.figures().counts["frames_captured"] == 50)
+        wait_until(lambda: street.looked_at == 50)
         street.close()
         wait_until(lambda: street.states()[-1].state == "offline")
         wait_until(lambda: street.motions()[-1].type == "end")
@@ -124,7 +124,7 @@ def test_a_source_that_ends_is_offline_and_not_opened_again(tmp_path: Path) -> N
 
 def test_one_camera_needs_a_person_and_the_others_go_on(tmp_path: Path) -> None:
     with Street(tmp_path, {"yard": [PermanentError("there is no file")], "door": [still(5)]}) as street:
-        wait_until(lambda: street.node.figures().counts["frames_captured"] == 50)
+        wait_until(lambda: street.looked_at == 50)
         wait_until(lambda: len(street.states()) == 2)
         assert street.fatal == []
     assert (street.states()[-1].state, street.states()[-1].error) == ("error", "there is no file")
@@ -169,7 +169,7 @@ def test_what_a_killed_process_left_open_is_ended_once_by_the_next(tmp_path: Pat
             broker.forget()
         with Street(tmp_path, {"yard": [still(2)]}, broker=broker) as street:
             wait_until(lambda: street.open_ids() == [()])
-            wait_until(lambda: street.node.figures().counts["frames_captured"] == 20)
+            wait_until(lambda: street.looked_at == 20)
             wait_until(lambda: street.bus.statistics().awaiting_receipt == street.bus.statistics().outbox_rows)
             ends += [event for event in street.motions() if event.type == "end"]
             street.kill()
@@ -187,7 +187,7 @@ def test_what_another_node_has_ended_since_is_not_ended_again_by_the_node_that_c
     with second:
         wait_until(lambda: [event for event in second.motions() if event.type == "end"])
     with Street(tmp_path / "a", {"yard": [still(2)]}, broker=broker) as third:
-        wait_until(lambda: third.node.figures().counts["frames_captured"] == 20)
+        wait_until(lambda: third.looked_at == 20)
         wait_until(lambda: third.open_ids() == [()])
         wait_until(lambda: third.bus.statistics().awaiting_receipt == third.bus.statistics().outbox_rows)
     assert [event for event in third.motions() if event.type == "end"] == []
@@ -195,7 +195,7 @@ def test_what_another_node_has_ended_since_is_not_ended_again_by_the_node_that_c
 
 def test_a_reconnect_does_not_end_what_still_moves(tmp_path: Path) -> None:
     with Street(tmp_path, {"yard": [[*still(3), *walk(2)]]}) as street:
-        wait_until(lambda: street.node.figures().counts["frames_captured"] == 50)
+        wait_until(lambda: street.looked_at == 50)
         street.broker.stop()
         wait_until(lambda: not street.bus.connected)
         street.broker.start()
@@ -212,7 +212,7 @@ def test_without_a_broker_events_wait_and_frames_do_not(tmp_path: Path) -> None:
     street.broker.stop()
     street.node.start()
     street._ready.set()
-    wait_until(lambda: street.node.figures().counts["frames_captured"] == 70)
+    wait_until(lambda: street.looked_at == 70)
     figures = street.node.figures()
     assert figures.counts["frames_sent"] == 0
     assert figures.drops["frames_unsent_here"] > 10
@@ -225,7 +225,7 @@ def test_a_full_outbox_is_counted_and_the_camera_goes_on(tmp_path: Path) -> None
     street.broker.stop()
     street.node.start()
     street._ready.set()
-    wait_until(lambda: street.node.figures().counts["frames_captured"] == 150)
+    wait_until(lambda: street.looked_at == 150)
     assert street.node.figures().drops["motion_refused"] == 2
     street.close()
 
@@ -254,7 +254,7 @@ def _full(*_: object, **__: object) -> str:
 def test_a_frame_that_is_too_large_is_sent_smaller(tmp_path: Path) -> None:
     script = [*still(3), *walk(1), *still(3)]
     with Street(tmp_path, {"yard": [script]}, bus=BusSettings(frame_bytes_max=10_000), jpeg_bytes=10_001) as street:
-        wait_until(lambda: street.node.figures().counts["frames_captured"] == 70)
+        wait_until(lambda: street.looked_at == 70)
         wait_until(street.frames)
     assert {(frame.meta.width, frame.meta.height) for frame in street.frames()} == {(100, 75)}
     assert street.node.figures().counts["frames_reduced"] == street.node.figures().counts["frames_sent"] > 5
@@ -265,7 +265,7 @@ def test_a_broker_that_takes_no_picture_at_all_is_told_and_motion_goes_on(tmp_pa
     broker = MemoryBroker(packet_bytes_max=800)
     with Street(tmp_path, {"yard": [[*still(3), *walk(1), *still(3)]]}, broker=broker) as street:
         wait_until(lambda: len(street.motions()) == 2)
-        wait_until(lambda: street.node.figures().counts["frames_captured"] == 70)
+        wait_until(lambda: street.looked_at == 70)
         wait_until(lambda: len(street.states()) > 1)
     assert street.frames() == []
     online = street.states()[1]
@@ -279,7 +279,7 @@ def test_a_movement_that_goes_on_is_said_again_and_would_expire_at_the_broker(tm
     clock = ManualClock()
     broker = MemoryBroker(clock=clock)
     with Street(tmp_path, {"yard": [[*still(3), *walk(25)]]}, broker=broker) as street:
-        wait_until(lambda: street.node.figures().counts["frames_captured"] == 280)
+        wait_until(lambda: street.looked_at == 280)
         wait_until(lambda: street.active() == ["OFF", "ON", "ON", "ON"])
         assert retained(broker) == {"ON"}
         clock.advance(31)

@@ -123,7 +123,7 @@ def test_a_zoom_sends_more_and_larger_frames_and_ends_by_itself(tmp_path: Path) 
 def test_eco_decodes_keyframes_only_until_something_moves(tmp_path: Path) -> None:
     script = [*still(3), *walk(2), *still(3)]
     with Street(tmp_path, {"yard": [script]}, mode="eco") as street:
-        wait_until(lambda: street.node.figures().counts["frames_captured"] == 80)
+        wait_until(lambda: street.looked_at == 80)
         assert street.sources[0].only_keyframes == [True, False, True]
     assert {frame.meta.mode for frame in street.frames()} == {"eco"}
 
@@ -134,7 +134,7 @@ def test_privacy_stops_every_picture_and_takes_the_snapshot_back_and_motion_is_s
         assert street.reply("p").result["privacy"] == "ON"
         hidden = len(street.frames())
         wait_until(lambda: "ON" in street.active())
-        wait_until(lambda: street.node.figures().counts["frames_captured"] == 220)
+        wait_until(lambda: street.looked_at == 220)
         street.tell("snapshot", "now", about="s")
         assert street.reply("s").reason == "privacy is on: no picture leaves this node"
         street.tell("clip", 5, about="c")
@@ -180,7 +180,7 @@ def test_a_snapshot_on_request_is_retained_and_says_when_it_was_taken(tmp_path: 
 
 def test_snapshots_on_a_schedule(tmp_path: Path) -> None:
     with Street(tmp_path, {"yard": [still(9)]}, snapshot_every_s=4) as street:
-        wait_until(lambda: street.node.figures().counts["frames_captured"] == 90)
+        wait_until(lambda: street.looked_at == 90)
         wait_until(lambda: len(list(street.heard(CAMERA_SNAPSHOT, "yard"))) == 3)
 
 
@@ -189,7 +189,7 @@ def test_a_snapshot_of_a_camera_that_gives_no_pictures_is_refused(tmp_path: Path
         wait_until(lambda: street.states("door")[-1:] and street.states("door")[-1].state == "error")
         street.tell("snapshot", "now", camera="door", about="d")
         assert "the camera gives no pictures: no way to it" in street.reply("d").reason
-        wait_until(lambda: street.node.figures().counts["frames_captured"] == 10)
+        wait_until(lambda: street.looked_at == 10)
         street.tell("snapshot", "now", about="s")
         wait_until(lambda: street.node.figures().counts["orders"] == 2)
         street.clock.advance(11)
@@ -232,7 +232,7 @@ def test_frames_carry_what_is_known_of_them(tmp_path: Path) -> None:
 def test_a_hot_machine_sends_fewer_frames_and_says_so(tmp_path: Path) -> None:
     with Street(tmp_path, {"yard": [still(20)]}, idle_fps=2) as street:
         street.vitals.pace = 0.5
-        wait_until(lambda: street.node.figures().counts["frames_captured"] == 200)
+        wait_until(lambda: street.looked_at == 200)
         assert street.node.figures().counts["frames_sent"] == pytest.approx(20, abs=2)
         assert street.states()[-1].fps == 1
     assert [d.content for d in street.heard(CAMERA_STATE, "yard")]

@@ -198,7 +198,7 @@ class TestPeople:
 
 def test_a_node_that_cannot_find_people_sends_no_picture_and_says_why(tmp_path: Path) -> None:
     with Street(tmp_path, {"yard": [[*still(3), *walk(2)]]}, privacy={"blur": "people"}) as street:
-        wait_until(lambda: street.node.figures().counts["frames_captured"] == 50)
+        wait_until(lambda: street.looked_at == 50)
         wait_until(lambda: any("set edge.detector" in str(state.error) for state in street.states()))
         wait_until(street.motions, what="motion, which is told all the same")
     assert street.frames() == []
