@@ -65,6 +65,11 @@ class Bridge:
         self._process = None
         return status
 
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def wait(self) -> int:
         """Wait until it ends by itself; its exit status."""
         assert self._process is not None
