@@ -316,7 +316,7 @@ def test_a_sink_that_fails_keeps_everything_in_order(street: Street, tmp_path: P
     sink.broken.clear()
     wait_until(lambda: detector.statistics().outbox_rows == 0, what="the outbox")
     assert [record.event_id for record in sink.taken] == sent
-    assert street.receipted() == sent
+    wait_until(lambda: street.receipted() == sent, what="each receipt, in order")
     assert forwarder.figures().queues["bridge"] == 0
     wait_until(lambda: street.unacknowledged() == 0, what="the acknowledgements")
 
@@ -345,7 +345,7 @@ def test_beyond_its_bound_it_refuses_and_the_sender_sends_again(street: Street) 
     wait_until(lambda: detector.statistics().outbox_rows == 0, what="the outbox")
     assert sorted(record.seq for record in sink.taken) == list(range(1, 13))
     wait_until(lambda: street.unacknowledged() == 0, what="the acknowledgements, also of those refused")
-    assert set(street.receipted()) == set(sent)
+    wait_until(lambda: set(street.receipted()) == set(sent), what="each receipt")
 
 
 def test_at_its_bound_it_lets_the_broker_wait_and_refuses_nothing(street: Street) -> None:
