@@ -13,14 +13,24 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from broker import Bus, encode_frame, listen
-from broker.messages import FrameMeta, NodeStatus
-from broker.topics import CAMERA_FRAME, NODE_STATUS
+from broker import Bus, Delivery, encode_frame, listen
+from broker.messages import CameraState, FrameMeta, NodeStatus, WorkerBeat
+from broker.topics import CAMERA_FRAME, CAMERA_STATE, NODE_STATUS, NODE_WORKER_BEAT
 from config.settings import BusSettings, Settings
 from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import wait_until
 
-__all__ = ["DATA", "JPEG_QUALITY", "SITE", "publish_frame", "read_video", "running_role", "running_site"]
+__all__ = [
+    "DATA",
+    "JPEG_QUALITY",
+    "SITE",
+    "announce_cameras",
+    "publish_frame",
+    "read_video",
+    "running_role",
+    "running_site",
+    "wait_owned",
+]
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SITE = "bench"
@@ -35,6 +45,28 @@ def read_video(path: Path) -> list[NDArray[np.uint8]]:
         pictures.append(np.asarray(read[1], np.uint8))
     assert pictures, f"{path} has no picture"
     return pictures
+
+
+def announce_cameras(bus: Bus, cameras: Sequence[str], demand_fps: float) -> None:
+    """Be the node of some cameras: say that they are there, and what each wants of the workers."""
+    for camera in cameras:
+        state = CameraState(
+            camera=camera, state="online", node="bench", at=datetime.now(UTC), fps=demand_fps, demand_fps=demand_fps
+        )
+        bus.publish(CAMERA_STATE.at(SITE, camera=camera), state)
+
+
+def wait_owned(bus: Bus, cameras: Sequence[str]) -> None:
+    """Wait until a worker says that it has each of these cameras."""
+    owned: set[str] = set()
+
+    def on_beat(delivery: Delivery) -> None:
+        if isinstance(delivery.content, WorkerBeat):
+            owned.update(delivery.content.cameras)
+
+    bus.subscribe(NODE_WORKER_BEAT, on_beat)
+    wait_until(lambda: owned >= set(cameras), timeout_s=30, what=f"a worker for {', '.join(cameras)}")
+    bus.unsubscribe(NODE_WORKER_BEAT)
 
 
 def publish_frame(bus: Bus, camera: str, seq: int, picture: NDArray[np.uint8]) -> datetime:

@@ -70,11 +70,11 @@ def main() -> int:
             continue
         picture = to_picture(bgr)
         started_s = time.process_time()
-        remembered = remembering.find(picture, number / FPS)
+        remembered = remembering.find(picture, number / FPS).hide_xyxy
         spent_ms.append((time.process_time() - started_s) * 1e3)
         boxes = {
             "remembered": remembered,
-            "forgotten": Privacy(settings, find_people=find).find(picture, number / FPS),
+            "forgotten": Privacy(settings, find_people=find).find(picture, number / FPS).hide_xyxy,
         }
         size_px = bgr.shape[1], bgr.shape[0]
         for how, where in boxes.items():

@@ -35,7 +35,7 @@ def run(state: Path, length_s: int, engine: str) -> tuple[int, str]:
     """Run the mesh and kill each victim once; returns how often something was killed, and what the mesh said."""
     vigil = [sys.executable, "-m", "console", "--state", str(state)]
     site = state / "vigil.yaml"
-    site.write_text("detector: {rules: {presence: {hits: 2, window: 4, cooldown_s: 2}}}\n")
+    site.write_text("detector: {rules: {presence: {for_s: 0.3, cooldown_s: 2}}}\n")
     command = [*vigil, "--config", str(site), "up", "--engine", engine, "--for", f"{length_s}s"]
     mesh = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     kills = 0

@@ -13,7 +13,7 @@ Then an hour of each scene of `motion_scenes.py` with nobody in it, for both: ho
 counts them (`edge.modes.Movement`, 3 s), and for which part of the time one goes on; and, on another seed with people
 who walk through it, which part of them is found, by frames and by walks.
 
-    python -P bench/motion.py [--passes N] [--hours H] [--fps F] [--scene NAME ...]
+    python bench/motion.py [--passes N] [--hours H] [--fps F] [--scene NAME ...]
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ file is decoded and counted by FFmpeg, which wrote none of it.
 
 Target: 0 closed segments that do not play, at most 3 s lost, 0 pictures wrong in clips.
 
-    python -P bench/recording.py [--kills N]
+    python bench/recording.py [--kills N]
 """
 
 from __future__ import annotations

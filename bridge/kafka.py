@@ -328,6 +328,8 @@ def _headers(record: Record) -> list[tuple[str, str | bytes | None]]:
         ("ce_subject", record.camera),
         ("ce_time", record.at),
         ("content-type", "application/json"),
+        # Only on drills, so that a consumer can leave them out without reading the payload.
+        *([("ce_drill", "true")] if record.details.get("drill") else []),
     ]
 
 

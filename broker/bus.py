@@ -189,6 +189,11 @@ class Bus:
         """Whether the connection is there now."""
         return self._link.connected
 
+    @property
+    def connections(self) -> int:
+        """How many connections there were so far; another number means that something may have been missed."""
+        return self._link.connections
+
     def wants(self, topic: Topic) -> bool:
         """Whether a frame that is published there now has a way to go; without one, making it is in vain."""
         del topic

@@ -152,6 +152,11 @@ class Link:
         """Whether a connection stands now."""
         return self._connected.is_set()
 
+    @property
+    def connections(self) -> int:
+        """Successful connections so far."""
+        return self._numbers.connections
+
     def wait_connected(self, timeout_s: float) -> bool:
         """Wait at most `timeout_s` for the connection; True when it is there."""
         return self._connected.wait(timeout_s)

@@ -43,6 +43,8 @@ __all__ = [
     "NODE_HEALTH",
     "NODE_REPLY",
     "NODE_STATUS",
+    "NODE_WORKER",
+    "NODE_WORKER_BEAT",
     "PROBE",
     "RECEIPT",
     "REGISTRY_CAMERA",
@@ -277,7 +279,7 @@ CAMERA_TRACK = TopicSpec(
 CAMERA_TRACK_OPEN = TopicSpec(
     "camera/{camera}/track/open", messages.OpenEvents, DeliveryClass.STATE, (Party.DETECTOR, Party.EDGE),
     (Party.EDGE, *_MESH),
-    "Tracks that are open now.",
+    "Objects that are there now and what each rule remembers, so that another worker can go on.",
 )  # fmt: skip
 CAMERA_ESCALATION = TopicSpec(
     "camera/{camera}/escalation/{origin}", messages.Escalation, DeliveryClass.DURABLE,
@@ -311,6 +313,15 @@ NODE_HEALTH = TopicSpec(
     "node/{node}/{role}/health", messages.NodeHealth, DeliveryClass.FRAME, (Party.SELF,), _MESH,
     "CPU, memory, temperature, disk, queue depths, drops.",
 )  # fmt: skip
+NODE_WORKER = TopicSpec(
+    "node/{node}/{role}/worker", messages.WorkerStatus, DeliveryClass.STATE, (Party.SELF,), _MESH,
+    "What a worker can do: capacity, classes, labels, model in use and wanted.",
+)  # fmt: skip
+NODE_WORKER_BEAT = TopicSpec(
+    "node/{node}/{role}/worker/beat", messages.WorkerBeat, DeliveryClass.FRAME, (Party.SELF,), _MESH,
+    "A worker is alive, once a second, with its cameras, their rates and drops.",
+    max_bytes=256 * _KIB,
+)  # fmt: skip
 NODE_COMMAND = TopicSpec(
     "node/{node}/{role}/command", messages.Command, DeliveryClass.COMMAND, (Party.PEOPLE, Party.FLEET),
     (Party.SELF,),
@@ -328,8 +339,8 @@ REGISTRY_CAMERA = TopicSpec(
 )  # fmt: skip
 MODEL = TopicSpec(
     "model/{name}", messages.ModelManifest, DeliveryClass.STATE, (Party.FLEET,),
-    (Party.EDGE, Party.DETECTOR, Party.PEOPLE),
-    "A model that workers may use: version, hash, size, address, labels.",
+    (Party.EDGE, Party.DETECTOR, Party.FLEET, Party.PEOPLE),
+    "The model that a class of workers is to use: version, hash, size, address, labels, canary.",
 )  # fmt: skip
 REJECT = TopicSpec(
     "reject/{origin}", messages.Reject, DeliveryClass.REPLY, (Party.SELF,), _MESH,
@@ -360,6 +371,8 @@ CONTRACT: tuple[TopicSpec, ...] = (
     CAMERA_SET,
     NODE_STATUS,
     NODE_HEALTH,
+    NODE_WORKER,
+    NODE_WORKER_BEAT,
     NODE_COMMAND,
     NODE_REPLY,
     REGISTRY_CAMERA,

@@ -13,15 +13,18 @@ from config.names import Name
 __all__ = [
     "CameraSettings",
     "CommandedMode",
+    "Day",
     "FootageSettings",
     "Fraction",
     "MotionSettings",
+    "Point",
     "Polygon",
     "PrivacyMask",
     "PrivacySettings",
     "RecordingSettings",
     "ScheduleEntry",
     "Section",
+    "Zone",
 ]
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -116,6 +119,18 @@ class RecordingSettings(Section):
     """Of what a clip is cut by itself and delivered."""
 
 
+class Zone(Section):
+    """An area of the picture that means something: a bed, the drive, the neighbour's garden."""
+
+    points: Polygon
+    """Its corners, ``[x, y]`` as fractions of the picture's width and height. An object is where its foot is: the
+    middle of its box's lower edge."""
+    kind: Literal["include", "exclude"] = "include"
+    """``include``: rules and events name it. ``exclude``: what stands in it is left out altogether."""
+    labels: tuple[str, ...] = ()
+    """The labels it is for; empty means all."""
+
+
 class CameraSettings(Section):
     """One camera."""
 
@@ -146,6 +161,13 @@ class CameraSettings(Section):
     """Seconds between retained snapshots; empty: on request only."""
     detection: bool = True
     """Whether workers score its frames."""
+    worker: Name | None = None
+    """The class of worker (`detector.classes`) that scores it; empty means any."""
+    labels: tuple[str, ...] = ()
+    """The labels that are looked for: only workers whose model knows them all score it, and other labels are left out.
+    Empty means every label of whichever model."""
+    zones: dict[Name, Zone] = {}
+    """Areas of its picture, for events and rules."""
     motion: MotionSettings = MotionSettings()
     """What counts as movement."""
     privacy: PrivacySettings = PrivacySettings()

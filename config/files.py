@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["FileWatch", "hold_lock", "make_private_folder", "write_atomically"]
+__all__ = ["FileWatch", "hold_lock", "make_private_folder", "move_into_place", "write_atomically"]
 
 PRIVATE = 0o600
 _LOOK_EVERY_S = 2.0
@@ -85,10 +85,19 @@ def write_atomically(path: Path, content: bytes | str, *, mode: int = PRIVATE) -
             file.write(payload)
             file.flush()
             os.fsync(file.fileno())
-        draft.replace(path)
+        move_into_place(draft, path)
     except OSError:
         draft.unlink(missing_ok=True)
         raise
+
+
+def move_into_place(draft: Path, path: Path) -> None:
+    """Give a finished file, which is on disk already, its name in one step; that is on disk too when this returns.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    draft.replace(path)
     _sync_folder(path.parent)
 
 

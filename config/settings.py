@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 import platformdirs
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr
 
 from config.cameras import CameraSettings, FootageSettings, Fraction, Section
 from config.log import LogFormat, LogLevel
 from config.names import Name, this_node
+from config.rules import PresenceRule, Rule
 
 __all__ = [
     "BridgeSettings",
@@ -29,8 +30,9 @@ __all__ = [
     "KafkaSettings",
     "LogSettings",
     "OutboxSettings",
-    "PresenceRule",
+    "RegionSettings",
     "Settings",
+    "TrackingSettings",
     "default_state_dir",
 ]
 
@@ -161,40 +163,44 @@ class EdgeSettings(Section):
     """Recordings of this node."""
 
 
-class PresenceRule(Section):
-    """Somebody, or something, is there: seen in `hits` of the last `window` scored frames."""
+class RegionSettings(Section):
+    """Parts of the picture that are looked at more closely."""
 
-    kind: Literal["presence"] = "presence"
-    """The kind of rule."""
-    label: str = "person"
-    """The label that counts."""
+    per_frame_max: int = Field(default=2, ge=0, le=16)
+    """The most parts of one frame, besides the whole of it; 0 looks at the whole only. A worker that does not keep up
+    looks at fewer."""
+    refresh_s: float = Field(default=5.0, ge=0, le=600)
+    """Seconds after which an object that stays where it is is looked at again."""
+
+
+class TrackingSettings(Section):
+    """How boxes become objects."""
+
     min_score: Fraction = 0.5
-    """The least score that counts. HOG and YOLOX scores are both on 0 to 1, but not the same measure."""
-    hits: int = Field(default=3, ge=1, le=100)
-    """Frames in which it must be seen,"""
-    window: int = Field(default=5, ge=1, le=100)
-    """of this many last frames."""
-    cooldown_s: float = Field(default=10.0, ge=0, le=86_400)
-    """Seconds after an escalation in which the same rule stays quiet for the same camera."""
-    severity: Literal["info", "warning", "critical"] = "warning"
-    """Severity of its escalations."""
-    cameras: tuple[Name, ...] = ()
-    """Cameras it watches; empty means all."""
-
-    @model_validator(mode="after")
-    def _can_fire(self) -> Self:
-        if self.hits > self.window:
-            raise ValueError(f"{self.hits} hits cannot happen in a window of {self.window} frames")
-        return self
+    """The least score with which an object begins."""
+    confirm_s: float = Field(default=0.3, ge=0, le=60)
+    """Seconds over which it must be seen before it counts; at least twice."""
+    lost_s: float = Field(default=2.0, gt=0, le=600)
+    """Seconds without being seen after which it has left."""
+    update_s: float = Field(default=5.0, ge=0.2, le=3600)
+    """Seconds between two events that tell how it goes on."""
+    still_s: float = Field(default=10.0, ge=0.5, le=3600)
+    """Seconds without moving after which it stands still."""
 
 
 class DetectorSettings(Section):
     """The worker that scores frames."""
 
     model: Path | None = None
-    """A YOLOX model file (.onnx or .tflite). Empty: the model cache, else the HOG people detector."""
+    """A model file (.onnx or .tflite), which this worker then keeps. Empty: the model that the site uses
+    (`vigil models use`), else the newest of the model cache, else the HOG people detector."""
     labels: Path | None = None
     """A file with one label a line, where the model does not bring its own; default COCO's 80."""
+    layout: str = ""
+    """How the model writes down what it found, where its file does not tell: yolox, yolov5, yolov8, end-to-end,
+    efficient-nms, rt-detr, rf-detr, detr, ssd or classifier."""
+    provider: Literal["auto", "tensorrt", "cuda", "openvino", "cpu"] = "auto"
+    """What ONNX Runtime runs on; ``auto``: the fastest that is there and loads, in this order."""
     min_score: Fraction = 0.35
     """Detections below this are not published."""
     nms_iou: Fraction = 0.45
@@ -207,7 +213,19 @@ class DetectorSettings(Section):
     """Frames older than this when they reach the model are dropped, and counted."""
     evidence_bytes_max: int = Field(default=150_000, ge=5_000, le=600_000)
     """The largest picture inside an escalation; larger ones are encoded smaller."""
-    rules: dict[Name, PresenceRule] = Field(default_factory=lambda: {"presence": PresenceRule()})
+    classes: tuple[Name, ...] = ()
+    """What kind of worker this is, such as ``gpu``: cameras that ask for such a worker (`worker`) come to it."""
+    capacity_fps: float | None = Field(default=None, gt=0, le=100_000)
+    """Frames a second that this worker takes on; default what it measures at its start, less a tenth."""
+    models_folder: Path | None = None
+    """Where model files are kept; default ``vigil/models`` in the user's cache folder."""
+    min_rate_fps: float = Field(default=0.5, gt=0, le=60)
+    """Frames a second that every camera gets before any gets more."""
+    regions: RegionSettings = RegionSettings()
+    """Parts of the picture that are looked at more closely."""
+    tracking: TrackingSettings = TrackingSettings()
+    """How boxes become objects."""
+    rules: dict[Name, Rule] = Field(default_factory=lambda: dict[str, Rule](presence=PresenceRule()))
     """Rules by name."""
 
 

@@ -6,16 +6,17 @@ An error shows the wrong value, but never a login, a token, or anything that sta
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard, cast, get_args, get_origin
+from typing import Annotated, Any, TypeGuard, cast, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
 from config.errors import ConfigError
+from config.rules import OnTheGroundRule
 from config.secrets import has_secret, is_readable_by_others, is_secret_name, mask_uri
 from config.settings import Settings
 
@@ -52,9 +53,42 @@ def check_settings(
     except ConfigError as error:
         return None, [error]
     try:
-        return Settings.model_validate(layered(document, overrides or {})), []
+        settings = Settings.model_validate(layered(document, overrides or {}))
     except ValidationError as error:
         return None, [_explain(details, root, file) for details in error.errors(include_url=False)]
+    errors = [_unknown_zone(rule, field, zone, root, file) for rule, field, zone in _unknown_zones(settings)]
+    return (None, errors) if errors else (settings, [])
+
+
+def _unknown_zones(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    """Rules whose zones no camera has: the rule's name, its setting, and the zone.
+
+    A camera that the site file does not name may have any zone: the site's registry says.
+    """
+    for name, rule in settings.detector.rules.items():
+        watched = rule.cameras or tuple(settings.cameras)
+        if not watched or any(camera not in settings.cameras for camera in watched):
+            continue
+        known = {
+            zone
+            for camera in watched
+            for zone, about in settings.cameras[camera].zones.items()
+            if about.kind == "include"
+        }
+        named = {"zones": rule.zones, "beds": rule.beds if isinstance(rule, OnTheGroundRule) else ()}
+        for field, zones in named.items():
+            yield from ((name, field, zone) for zone in zones if zone not in known)
+
+
+def _unknown_zone(rule: str, field: str, zone: str, root: yaml.Node | None, file: Path | None) -> ConfigError:
+    location = ["detector", "rules", rule, field]
+    return ConfigError(
+        f"no camera that this rule watches has a zone {zone!r}: draw it (`cameras.NAME.zones.{zone}`), or name the "
+        "camera of the site's registry that has it in the rule's `cameras`",
+        field=".".join(location),
+        file=file,
+        line=_line_of(root, location) if root is not None else None,
+    )
 
 
 def explain_camera(name: str, error: ValidationError) -> list[ConfigError]:
@@ -142,18 +176,20 @@ def _not_yaml(error: yaml.YAMLError, file: Path | None) -> ConfigError:
 
 
 def _explain(details: ErrorDetails, root: yaml.Node | None, file: Path | None) -> ConfigError:
-    location = [str(part) for part in details["loc"] if part != "[key]"]
+    place = [str(part) for part in details["loc"] if part != "[key]"]
+    location, known = _found_at(place)
     line = _line_of(root, location) if root is not None else None
     field = ".".join(mask_uri(part) for part in location) or "the settings"
-    message = _reason(details, location)
+    message = _reason(details, location, known)
     if line is None:
         return ConfigError(f"{message} (from a flag or the environment)" if file else message, field=field)
     return ConfigError(message, field=field, file=file, line=line)
 
 
-def _reason(details: ErrorDetails, location: Sequence[str]) -> str:
+def _reason(details: ErrorDetails, location: Sequence[str], known: Sequence[str]) -> str:
+    if details["type"] == "union_tag_invalid":
+        return f"there is no kind {details['ctx']['tag']!r}; there are {', '.join(known)}"
     if details["type"] == "extra_forbidden":
-        known = _fields_at(location[:-1])
         near = difflib.get_close_matches(location[-1], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
         return f"unknown key; {hint}"
@@ -166,18 +202,51 @@ def _reason(details: ErrorDetails, location: Sequence[str]) -> str:
     return f"{message}, not {mask_uri(value) if isinstance(value, str) else value!r}"
 
 
-def _fields_at(place: Sequence[str]) -> list[str]:
-    """Names of the settings of the section in this place, in order of the alphabet; none where there is no section."""
+def _found_at(place: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Where something stands in the site file, and what might stand there.
+
+    Args:
+        place: as the model's errors say it: behind a section of one of several kinds comes its kind.
+
+    Returns:
+        The place without kinds; and the settings of the section around it in order of the alphabet or, where a kind is
+        wanted, the kinds.
+    """
     inside: object = Settings
+    around: object = None
+    location: list[str] = []
     for part in place:
-        annotation: object = None
-        if _is_section(inside):
-            field = inside.model_fields.get(part)
-            annotation = field.annotation if field is not None else None
-        elif inside is not None:
-            annotation = get_args(inside)[1 if get_origin(inside) is dict else 0]
-        inside = _inside(annotation)
-    return sorted(inside.model_fields) if _is_section(inside) else []
+        kinds = _kinds(inside)
+        if part in kinds:
+            inside = kinds[part]
+            continue
+        location.append(part)
+        around, inside = inside, _below(inside, part)
+    if kinds := _kinds(inside):
+        return location, list(kinds)
+    return location, sorted(around.model_fields) if _is_section(around) else []
+
+
+def _below(inside: object, part: str) -> object:
+    """What a part of a section, mapping or list may be."""
+    if _is_section(inside):
+        field = inside.model_fields.get(part)
+        if field is None:
+            return None
+        return _inside(field.annotation)
+    if inside is None:
+        return None
+    annotation = get_args(inside)[1 if get_origin(inside) is dict else 0]
+    return annotation if _kinds(annotation) else _inside(annotation)
+
+
+def _kinds(annotation: object) -> dict[str, object]:
+    """The sections of a setting that is one of several kinds, by kind; none for any other."""
+    if get_origin(annotation) is not Annotated:
+        return {}
+    members = get_args(get_args(annotation)[0])
+    tagged = [get_args(member) for member in members if get_origin(member) is Annotated]
+    return {part.tag: section for section, *about in tagged for part in about if isinstance(part, Tag)}
 
 
 def _is_section(annotation: object) -> TypeGuard[type[BaseModel]]:

@@ -16,8 +16,8 @@ from broker.topics import CAMERA_SET, NODE_REPLY
 from config import PermanentError, TransientError, configure_logging
 from config.durations import DURATION, format_duration
 from config.names import check_name
+from config.text import printable
 from console.loading import SettingsLoader
-from console.text import printable
 
 __all__ = ["camera"]
 

@@ -11,6 +11,7 @@ import hashlib
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -35,7 +36,7 @@ from config.names import check_name
 from config.options import role_option
 from console.loading import SettingsLoader
 
-__all__ = ["Drill", "drill"]
+__all__ = ["Alarm", "Drill", "drill", "raise_alarms", "read_camera"]
 
 _PICTURE = Path(__file__).parent / "static" / "drill.jpg"
 _PICTURE_SIZE_PX = (320, 180)
@@ -51,7 +52,26 @@ Progress = Callable[[int], None]
 """Gets how much there is in all."""
 
 
-def _read_camera(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """What a fake alarm looks like.
+
+    Attributes:
+        rule: that seems to have fired.
+        kind: of that rule.
+        label: of what it seems to have seen.
+        zones: in which it seems to have been.
+    """
+
+    rule: str
+    severity: Severity
+    kind: str = "drill"
+    label: str = "drill"
+    zones: tuple[str, ...] = ()
+
+
+def read_camera(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    """A camera's name, as an option; it needs not be of the site file."""
     try:
         return check_name(value)
     except ValueError as error:
@@ -59,7 +79,7 @@ def _read_camera(_context: click.Context, _parameter: click.Parameter, value: st
 
 
 @click.command()
-@click.option("--camera", default="drill", show_default=True, callback=_read_camera, help="The camera that raises it.")
+@click.option("--camera", default="drill", show_default=True, callback=read_camera, help="The camera that raises it.")
 @click.option("--count", type=click.IntRange(1), help="How many escalations.  [default: 1, or no end with --for]")
 @click.option("--rate", type=click.FloatRange(0.01, 10_000), default=1.0, show_default=True, help="How many a second.")
 @click.option("--for", "duration_s", type=DURATION, metavar="DURATION", help="Go on for so long: 60s, 5m, 1h.")
@@ -101,13 +121,49 @@ def drill(
     Exit status: 0 everything has its receipt (with --no-wait: is on disk), 1 something still waits in the outbox; the
     next drill of the same role sends it.
     """
+    stop = threading.Event()
+    stop_on_signals(stop)
+    count = 1 if count is None and duration_s is None else count
+    raise_alarms(
+        load,
+        role,
+        lambda bus: Drill(bus, camera, Alarm(rule, severity), motion=motion),
+        lambda drilling, progress: drilling.run(stop, rate=rate, count=count, duration_s=duration_s, progress=progress),
+        stop=stop,
+        length=count or round(duration_s or 0),
+        wait_s=None if no_wait else wait_s,
+    )
+
+
+def raise_alarms(
+    load: SettingsLoader,
+    role: str,
+    make: Callable[[Bus], Drill],
+    run: Callable[[Drill, Progress], None],
+    *,
+    stop: threading.Event,
+    length: int,
+    wait_s: float | None,
+) -> None:
+    """Raise fake alarms over the bus, and see whether they arrive.
+
+    Args:
+        load: reads the settings.
+        role: of this process.
+        make: makes what raises them.
+        run: raises them, and tells how far it is.
+        stop: set when the bus fails for good.
+        length: at how much it is through.
+        wait_s: seconds to wait for receipts; None leaves once everything is on disk.
+
+    Raises:
+        VigilError: the bus failed for good.
+        SystemExit: 1, when something has no receipt yet.
+    """
     settings = load.read()
     # Ids go to standard output; who looks on needs no word of each connection, unless by a flag of his own.
     level = settings.log.level if "level" in load.flags.get("log", {}) else "warning"
     configure_logging(level, settings.log.style, stream=sys.stderr)
-    stop = threading.Event()
-    stop_on_signals(stop)
-    count = 1 if count is None and duration_s is None else count
     fatal: list[Exception] = []
 
     def on_fatal(error: Exception) -> None:
@@ -116,19 +172,19 @@ def drill(
 
     bus = connect(settings, role, with_outbox=True, on_fatal=on_fatal)
     presence = Presence(bus, settings, role)
-    drilling = Drill(bus, camera, severity=severity, rule=rule, motion=motion)
+    drilling = make(bus)
     bus.start()
     presence.start()
     try:
-        with _bar("raising", count or round(duration_s or 0)) as progress:
-            drilling.run(stop, rate=rate, count=count, duration_s=duration_s, progress=progress)
-        waiting = 0 if no_wait or fatal else _wait_receipts(bus, wait_s, fatal)
+        with _bar("raising", length) as progress:
+            run(drilling, progress)
+        waiting = 0 if wait_s is None or fatal else _wait_receipts(bus, wait_s, fatal)
     finally:
         presence.close()
-        bus.close(0.0 if no_wait else 2.0)
+        bus.close(0.0 if wait_s is None else 2.0)
     if fatal:
         raise fatal[0]
-    click.echo(_verdict(drilling, waiting, no_wait=no_wait, waited_s=wait_s), err=True)
+    click.echo(_verdict(drilling, waiting, waited_s=wait_s), err=True)
     if waiting:
         raise SystemExit(1)
 
@@ -139,8 +195,7 @@ class Drill:
     Args:
         bus: with an outbox.
         camera: the camera's name.
-        severity: of the escalations.
-        rule: that seems to have fired.
+        alarm: what the escalations look like.
         motion: raise movements too.
         clock: time.
         tell: gets each id once it is on disk.
@@ -154,17 +209,15 @@ class Drill:
         self,
         bus: Bus,
         camera: str,
+        alarm: Alarm,
         *,
-        severity: Severity,
-        rule: str,
-        motion: bool,
+        motion: bool = False,
         clock: Clock | None = None,
         tell: Callable[[str], None] = click.echo,
     ) -> None:
         self._bus = bus
         self._camera = camera
-        self._severity = severity
-        self._rule = rule
+        self._alarm = alarm
         self._motion = motion
         self._clock: Clock = clock or SystemClock()
         self._tell = tell
@@ -223,20 +276,22 @@ class Drill:
         self._tell(identity)
 
     def _escalation(self, event_id: str, now: datetime) -> Escalation:
+        alarm = self._alarm
         return Escalation(
             id=event_id,
             camera=self._camera,
-            rule=self._rule,
-            kind="drill",
-            severity=self._severity,
+            rule=alarm.rule,
+            kind=alarm.kind,
+            severity=alarm.severity,
             summary=f"Drill at {self._camera}: a fake alarm, nothing has happened",
-            label="drill",
+            label=alarm.label,
             score=1.0,
             captured_at=now,
             raised_at=now,
             frame_seq=0,
             worker=self._bus.origin,
             evidence=(self._evidence,),
+            zones=alarm.zones,
             drill=True,
         )
 
@@ -323,11 +378,11 @@ def _wait_receipts(bus: Bus, timeout_s: float, fatal: Sequence[Exception]) -> in
     return rows
 
 
-def _verdict(drilling: Drill, waiting: int, *, no_wait: bool, waited_s: float) -> str:
-    raised = f"{drilling.escalations} escalations"
+def _verdict(drilling: Drill, waiting: int, *, waited_s: float | None) -> str:
+    raised = f"{drilling.escalations} escalation{'' if drilling.escalations == 1 else 's'}"
     if drilling.events:
         raised += f" and {drilling.events} motion events"
-    if no_wait:
+    if waited_s is None:
         return f"{raised} raised; they are on disk"
     if waiting:
         return (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from broker import Bus
-from config import Clock, get_logger
+from config import Clock
 from config.settings import Settings
 from edge.cli import edge as edge_alone
 
@@ -28,10 +28,7 @@ def open_scorer(bus: Bus, settings: Settings, clock: Clock, on_fatal: Callable[[
     # Here, not above: a node that scores nothing loads no model runtime.
     from detector.scorer import Scorer
 
-    blurred = [name for name, camera in settings.cameras.items() if camera.privacy.blur == "people"]
-    if blurred:
-        get_logger().warning("scorer.sees_blurred", cameras=blurred)
-    return Scorer(bus, settings.detector, clock=clock, on_fatal=on_fatal)
+    return Scorer(bus, settings, clock=clock, on_fatal=on_fatal)
 
 
 edge = click.Command(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from console.text import printable
+from config.text import printable
 
 __all__ = ["LogTail"]
 

@@ -15,7 +15,9 @@ from typing import Literal
 import msgspec
 
 from broker import Delivery, Frame
+from broker.epochs import Epochs
 from broker.messages import (
+    CameraOwner,
     CameraState,
     Detections,
     Escalation,
@@ -57,6 +59,8 @@ class CameraFigures(msgspec.Struct, frozen=True, kw_only=True):
         escalations: raised since this view began, each id once.
         confirmed: of these, those with a sink's receipt.
         model: name of the model that scored last.
+        worker: who scores it; empty where nobody said so.
+        orphan: no worker takes it on.
     """
 
     name: str
@@ -80,6 +84,8 @@ class CameraFigures(msgspec.Struct, frozen=True, kw_only=True):
     escalations: int
     confirmed: int
     model: str
+    worker: str
+    orphan: bool
 
 
 class RoleFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,12 +111,14 @@ class MeshSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         rejects: messages that processes could not use, by the origin of the process that says so.
         ignored: cameras and processes beyond the number that is kept.
+        late_scores: scores of workers that were not the camera's any more; they are passed over.
     """
 
     cameras: tuple[CameraFigures, ...]
     roles: tuple[RoleFigures, ...]
     rejects: dict[str, int]
     ignored: int
+    late_scores: int
 
     @property
     def rejected(self) -> int:
@@ -153,6 +161,7 @@ class _Rate:
 class _Camera:
     name: str
     state: CameraState | None = None
+    owner: CameraOwner | None = None
     motion: bool = False
     motion_score: float = 0.0
     frame_size: tuple[int, int] = (0, 0)
@@ -189,6 +198,8 @@ class _Camera:
             escalations=self.escalations,
             confirmed=self.confirmed,
             model=self.model,
+            worker=self.owner.worker if self.owner else "",
+            orphan=self.owner is not None and not self.owner.worker,
         )
 
 
@@ -232,16 +243,22 @@ class MeshView:
         self._confirmed: OrderedDict[str, str] = OrderedDict()
         self._rejects: dict[str, int] = {}
         self._ignored = 0
+        self._epochs = Epochs()
 
-    def fold(self, delivery: Delivery, now_s: float) -> None:
+    def fold(self, delivery: Delivery, now_s: float) -> bool:
         """Take in one message.
 
         Args:
             delivery: the message; of a kind that says nothing here, it is passed over.
             now_s: monotonic seconds.
+
+        Returns:
+            False for scores that come too late to be shown anywhere.
         """
         with self._lock:
             content = delivery.content
+            if not self._epochs.takes(delivery, now_s):
+                return False
             if delivery.topic.camera:
                 camera = self._camera(delivery.topic.camera)
                 if camera is not None:
@@ -252,6 +269,7 @@ class MeshView:
                 self._fold_receipt(content)
             elif isinstance(content, Reject):
                 self._fold_reject(delivery.topic.params["origin"], content)
+            return True
 
     def snapshot(self, now_s: float) -> MeshSnapshot:
         """The mesh as it is now; cameras and processes in the order of their names."""
@@ -261,6 +279,7 @@ class MeshView:
                 roles=tuple(self._roles[key].figures(*key) for key in sorted(self._roles)),
                 rejects=self._rejects_by_origin(),
                 ignored=self._ignored,
+                late_scores=self._epochs.late,
             )
 
     def _rejects_by_origin(self) -> dict[str, int]:
@@ -296,6 +315,8 @@ class MeshView:
     def _fold_message(self, camera: _Camera, content: Message, now_s: float) -> None:
         if isinstance(content, CameraState):
             camera.state = content
+        elif isinstance(content, CameraOwner):
+            camera.owner = content
         elif isinstance(content, MotionEvent):
             camera.motion_score = content.score if content.type != "end" else 0.0
         elif isinstance(content, Detections):

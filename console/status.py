@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from config.text import printable
 from console.mesh import CameraFigures, MeshSnapshot
-from console.text import printable
 
 __all__ = ["PlainScreen", "Screen", "TerminalScreen", "camera_line", "mesh_line", "watched"]
 
@@ -120,6 +120,7 @@ def watched(camera: CameraFigures) -> str:
         camera.mode,
         "private" if camera.privacy else "",
         "" if camera.detection else "not scored",
+        "no worker takes it" if camera.orphan and camera.detection and not camera.privacy else "",
         {"off": "", "on": "recording", "failed": "recording failed"}[camera.recording],
     ]
     return ", ".join(word for word in words if word)

@@ -16,8 +16,8 @@ from broker.outbox import Backlog, read_backlogs
 from broker.session import find_outboxes
 from broker.topics import CAMERA_ESCALATION
 from config.settings import Settings
+from config.text import printable
 from console.process import vigil_command
-from console.text import printable
 
 __all__ = ["AuditReport", "AuditedStream", "Marks", "Verdict", "judge", "read_marks", "run_audit"]
 

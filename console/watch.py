@@ -15,6 +15,7 @@ import msgspec
 from broker import CONTRACT, Bus, Delivery, Frame, TopicSpec, listen
 from broker.messages import (
     CameraDocument,
+    CameraOwner,
     CameraState,
     ClipEvent,
     Command,
@@ -29,13 +30,15 @@ from broker.messages import (
     Receipt,
     Reject,
     Reply,
+    WorkerBeat,
+    WorkerStatus,
 )
 from broker.topics import everything
 from config import TransientError, VigilError, configure_logging, stop_on_signals
 from config.durations import DURATION, format_duration
 from config.names import check_name
+from config.text import printable
 from console.loading import SettingsLoader
-from console.text import printable
 
 __all__ = ["KINDS", "describe", "json_line", "text_line", "watch"]
 
@@ -192,6 +195,23 @@ def _(message: NodeHealth) -> str:
 @_words.register
 def _(message: NodeStatus) -> str:
     return ", ".join([message.state, *(f"{name} {value:g}" for name, value in message.capacity.items())])
+
+
+@_words.register
+def _(message: CameraOwner) -> str:
+    return f"{message.worker or 'nobody: an orphan'}, epoch {message.epoch}"
+
+
+@_words.register
+def _(message: WorkerStatus) -> str:
+    model = f", {message.model.name}" if message.model else ""
+    return f"{message.state}, takes {message.capacity_fps:g} fps{model}"
+
+
+@_words.register
+def _(message: WorkerBeat) -> str:
+    scored_fps = sum(camera.fps for camera in message.cameras.values())
+    return f"{_count(len(message.cameras), 'camera', 'cameras')}, scored {scored_fps:.1f} fps"
 
 
 @_words.register

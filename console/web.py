@@ -54,8 +54,8 @@ class Pages:
             bus.subscribe(line, self._on_delivery)
 
     def _on_delivery(self, delivery: Delivery) -> None:
-        self.view.fold(delivery, time.monotonic())
-        self.feed.on_delivery(delivery)
+        if self.view.fold(delivery, time.monotonic()):
+            self.feed.on_delivery(delivery)
 
     def spread_mesh(self) -> None:
         """Tell every page the figures of the mesh as they are now."""
@@ -68,6 +68,7 @@ class Pages:
                 cameras=mesh.cameras,
                 roles=mesh.roles,
                 rejects=mesh.rejects,
+                late_scores=mesh.late_scores,
             )
 
     def figures(self) -> Figures:

@@ -4,6 +4,6 @@ The heavy parts (OpenCV, a model runtime) are imported by the role when it start
 """
 
 from detector.mailbox import LatestMailbox
-from detector.rules import Firing, PresenceWatch
+from detector.scene import Firing
 
-__all__ = ["Firing", "LatestMailbox", "PresenceWatch"]
+__all__ = ["Firing", "LatestMailbox"]

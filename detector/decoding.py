@@ -1,4 +1,4 @@
-"""From pictures to what a network takes, and from what it says to boxes in the picture. Pure: arrays in, arrays out."""
+"""From what a model says to boxes in the picture. Pure: arrays in, arrays out."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker.messages import Detection
-from detector.pictures import Picture
 
-__all__ = ["FOUND_MAX", "Found", "Outputs", "letterbox", "suppress", "to_detections", "to_picture"]
+__all__ = ["FOUND_MAX", "Fit", "Floats", "Found", "Outputs", "best", "suppress", "to_detections", "to_picture"]
 
 Floats = NDArray[np.float32]
 Outputs = tuple[Floats, ...]
@@ -21,9 +20,7 @@ Outputs = tuple[Floats, ...]
 FOUND_MAX = 300
 """Boxes kept of one picture, the best ones; 300 take 60 kB of the 256 kB that the detections' topic allows."""
 _CANDIDATES_MAX = 1000
-"""Boxes that are compared with each other: a matrix of 4 MB. A YOLOX that sees a full street has about 300."""
-_PADDING = 114
-"""The grey around a letterboxed picture. Source: YOLOX, `preproc`; the value its networks were trained with."""
+"""Boxes that are compared with each other, in 3 ms at most. A YOLOX that sees a full street has about 300."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,74 +46,68 @@ class Found:
         return Found(self.boxes_px[chosen], self.scores[chosen], self.classes[chosen])
 
 
-def letterbox(picture: Picture, width: int, height: int) -> tuple[Picture, float]:
-    """Fit a picture into the top left of a network's input without changing its shape; grey around it.
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Where a picture lies in a model's input.
 
-    Args:
-        picture: uint8 [h, w, 3], blue-green-red.
-        width: of the input, in pixels.
-        height: of the input, in pixels.
-
-    Returns:
-        The input, uint8 [height, width, 3], and the scale: pixels of the input a pixel of the picture.
-
-    Source: YOLOX, yolox/data/data_augment.py, `preproc`.
+    Attributes:
+        width: of the picture, in pixels.
+        height: of the picture, in pixels.
+        scale_x: pixels of the input a pixel of the picture, across.
+        scale_y: and down.
+        left: where the picture begins in the input, in pixels of it.
+        top: and from its top.
     """
-    rows, columns = picture.shape[:2]
-    scale = min(width / columns, height / rows)
-    inner = (max(1, round(columns * scale)), max(1, round(rows * scale)))
-    canvas = np.full((height, width, 3), _PADDING, np.uint8)
-    # Written in place: `dst` is a view of the canvas, so there is no second copy.
-    cv2.resize(picture, inner, dst=canvas[: inner[1], : inner[0]], interpolation=cv2.INTER_LINEAR)
-    return canvas, scale
+
+    width: int
+    height: int
+    scale_x: float = 1.0
+    scale_y: float = 1.0
+    left: float = 0.0
+    top: float = 0.0
 
 
-def to_picture(found: Found, scale: float, width: int, height: int) -> Found:
-    """Boxes of a letterboxed input as boxes of the picture, clipped to it; what lies outside is left out.
+def to_picture(found: Found, fit: Fit) -> Found:
+    """Boxes of a model's input as boxes of the picture, clipped to it; what lies outside is left out.
 
     Args:
         found: boxes in pixels of the input.
-        scale: from `letterbox`.
-        width: of the picture, in pixels.
-        height: of the picture, in pixels.
+        fit: where the picture lies in it.
     """
-    corners = np.array([width, height, width, height], np.float32)
-    boxes = np.clip(found.boxes_px / np.float32(scale), 0, corners)
+    origin = np.array([fit.left, fit.top] * 2, np.float32)
+    scale = np.array([fit.scale_x, fit.scale_y] * 2, np.float32)
+    corners = np.array([fit.width, fit.height] * 2, np.float32)
+    boxes = np.clip((found.boxes_px - origin) / scale, 0, corners)
     inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     return Found(boxes, found.scores, found.classes)[inside]
 
 
-def suppress(found: Found, overlap_max: float, *, of_smaller: bool = False) -> Found:
+def best(found: Found) -> Found:
+    """At most :data:`FOUND_MAX` boxes, the best first."""
+    return found[np.argsort(-found.scores, kind="stable")[:FOUND_MAX]]
+
+
+def suppress(found: Found, overlap_max: float) -> Found:
     """Non-maximum suppression within each class.
 
     Args:
         found: boxes in any order.
-        overlap_max: two boxes of a class that overlap more than this are one object; the better one stays.
-        of_smaller: measure the overlap against the smaller of the two boxes, so that a box inside another goes;
-            otherwise against both together (intersection over union).
+        overlap_max: two boxes of a class of which the intersection is more than this of their union are one object;
+            the better one stays.
 
     Returns:
         At most :data:`FOUND_MAX` boxes, the best first.
     """
     found = found[np.argsort(-found.scores, kind="stable")[:_CANDIDATES_MAX]]
-    rivals = _overlaps(found.boxes_px, of_smaller=of_smaller) > overlap_max
-    rivals &= found.classes[:, None] == found.classes[None, :]
-    alive = np.ones(len(found), np.bool_)
-    for place in range(len(found)):
-        if alive[place]:
-            alive[place + 1 :] &= ~rivals[place, place + 1 :]
-    return found[np.flatnonzero(alive)[:FOUND_MAX]]
-
-
-def _overlaps(boxes: Floats, *, of_smaller: bool) -> Floats:
-    """How much every box overlaps every other, 0 to 1: float32 [n, n]."""
-    top_left = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    bottom_right = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    shared = np.prod(np.clip(bottom_right - top_left, 0, None), axis=2)
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    one, other = areas[:, None], areas[None, :]
-    whole = np.minimum(one, other) if of_smaller else one + other - shared
-    return np.asarray(shared / np.maximum(whole, np.finfo(np.float32).tiny), np.float32)
+    found = found[np.asarray(np.isfinite(found.boxes_px).all(axis=1), np.bool_)]
+    if not len(found):
+        return found
+    boxes = np.concatenate((found.boxes_px[:, :2], found.boxes_px[:, 2:] - found.boxes_px[:, :2]), axis=1)
+    # 0.1 ms for 60 boxes and 0.6 ms for 300, where a matrix of all pairs took 0.3 and 6 ms.
+    kept = cv2.dnn.NMSBoxesBatched(
+        boxes.tolist(), found.scores.tolist(), found.classes.tolist(), score_threshold=-1.0, nms_threshold=overlap_max
+    )
+    return best(found[np.asarray(kept, np.intp).reshape(-1)])
 
 
 def to_detections(found: Found, labels: Sequence[str], width: int, height: int) -> tuple[Detection, ...]:

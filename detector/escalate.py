@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import msgspec
 
-from broker import Bus, Topic, encode_frame
+from broker import Bus, Frame, Topic, encode_frame
 from broker.messages import Escalation, Evidence, FrameMeta, ModelRef, encode_json
 from broker.references import clip_reference
 from broker.topics import CAMERA_ESCALATION, CAMERA_EVIDENCE
 from config import BacklogFullError, BadPayloadError, Clock, TransientError, get_logger
 from detector.evidence import annotate, encode_within
-from detector.pictures import Picture
-from detector.rules import Firing
+from detector.pictures import read_picture
+from detector.scene import Firing
 
 __all__ = ["Escalator"]
 
@@ -45,21 +45,17 @@ class _Raised:
 class Escalator:
     """Raises escalations, and holds them back in order while the outbox is full or its disk is.
 
-    Concurrency: everything is called from the worker's thread; `held` and `raised` may be read from any.
+    Concurrency: everything is called from the thread that publishes; `held` and `raised` may be read from any.
 
     Args:
         bus: with an outbox.
-        model: which model made the scores.
         evidence_bytes_max: the largest picture inside an escalation.
         clock: time.
         held_max: escalations that are held back before `full`.
     """
 
-    def __init__(
-        self, bus: Bus, model: ModelRef, *, evidence_bytes_max: int, clock: Clock, held_max: int = _HELD_MAX
-    ) -> None:
+    def __init__(self, bus: Bus, *, evidence_bytes_max: int, clock: Clock, held_max: int = _HELD_MAX) -> None:
         self._bus = bus
-        self._model = model
         self._evidence_bytes_max = evidence_bytes_max
         self._clock = clock
         self._held_max = held_max
@@ -77,15 +73,16 @@ class Escalator:
         """Whether no more can be held: ask no rule now, so that it fires later instead of in vain."""
         return len(self._held) >= self._held_max
 
-    def escalate(self, firing: Firing, meta: FrameMeta, picture: Picture) -> None:
+    def escalate(self, firing: Firing, frame: Frame, model: ModelRef) -> None:
         """Raise one escalation: on disk when this returns, or held back and counted.
 
         Args:
             firing: what the rule says.
-            meta: of the frame that made it fire.
-            picture: its pixels, uint8 [h, w, 3], blue-green-red.
+            frame: the one that made it fire; only now is its picture needed at its own size.
+            model: which one made the scores.
         """
-        best = firing.detections[0]
+        meta = frame.meta
+        zones = {zone: None for track in firing.tracks for zone in track.zones}
         escalation = Escalation(
             id="",
             camera=firing.camera,
@@ -93,25 +90,32 @@ class Escalator:
             kind=firing.settings.kind,
             severity=firing.settings.severity,
             summary=firing.summary,
-            label=best.label,
-            score=best.score,
+            label=firing.settings.label,
+            score=max((track.score for track in firing.tracks), default=1.0),
             captured_at=meta.captured_at,
             raised_at=self._clock.now(),
             frame_seq=meta.seq,
             worker=self._bus.origin,
-            model=self._model,
+            model=model,
             detections=firing.detections,
+            tracks=tuple(track.track_id for track in firing.tracks),
+            zones=tuple(zones),
         )
-        evidence = self._evidence(escalation, picture)
+        evidence = self._evidence(escalation, frame)
         self._held.append(_Raised(msgspec.structs.replace(escalation, evidence=evidence), meta))
         self.flush()
 
-    def _evidence(self, escalation: Escalation, picture: Picture) -> tuple[Evidence, ...]:
+    def _evidence(self, escalation: Escalation, frame: Frame) -> tuple[Evidence, ...]:
         """The annotated picture, as large as the way to the broker allows; none where that is next to nothing."""
         room = self._bus.payload_bytes_max(self._topic(escalation)) - len(encode_json(escalation)) - _FIELDS_BYTES
         bytes_max = min(self._evidence_bytes_max, room * 3 // 4)
         if bytes_max < _EVIDENCE_BYTES_MIN:
             self._log.warning("evidence.refused", camera=escalation.camera, error=f"there is room for {room} bytes")
+            return ()
+        try:
+            picture = read_picture(frame)
+        except BadPayloadError as error:
+            self._log.warning("evidence.refused", camera=escalation.camera, error=error.reason)
             return ()
         shown = annotate(picture, escalation.detections, camera=escalation.camera, captured_at=escalation.captured_at)
         jpeg, width, height = encode_within(shown, bytes_max)

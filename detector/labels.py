@@ -6,7 +6,7 @@ from pathlib import Path
 
 from config import ConfigError
 
-__all__ = ["COCO_LABELS", "read_labels"]
+__all__ = ["COCO_LABELS", "coco_labels", "read_labels"]
 
 COCO_LABELS = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
@@ -25,16 +25,31 @@ Source: https://cocodataset.org, instances of 2017.
 """
 
 _LABEL_MAX = 256
+_UNUSED = "unused"
+_GAPS = frozenset({12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
+"""Numbers from 1 to 90 that COCO gave to things of which it then had no pictures."""
 
 
-def read_labels(file: Path | None) -> tuple[str, ...]:
-    """The labels in a file with one a line; COCO's where there is no file.
+def coco_labels(classes: int) -> tuple[str, ...]:
+    """COCO's labels as networks with so many classes number them.
+
+    Args:
+        classes: 90 numbers as in the data set itself, with its gaps; 91 the same from 0, which is nothing; any other
+            count the 80 that there are.
+    """
+    if classes not in (90, 91):
+        return COCO_LABELS
+    names = iter(COCO_LABELS)
+    numbered = tuple(_UNUSED if number in _GAPS else next(names) for number in range(1, 91))
+    return numbered if classes == 90 else (_UNUSED, *numbered)
+
+
+def read_labels(file: Path) -> tuple[str, ...]:
+    """The labels in a file with one a line.
 
     Raises:
         ConfigError: the file cannot be read or is not such a list.
     """
-    if file is None:
-        return COCO_LABELS
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -6,85 +6,115 @@ import difflib
 import hashlib
 from pathlib import Path
 
-import platformdirs
-
-from broker.messages import ModelRef
+from broker.messages import ModelFile, ModelInput, ModelRef
 from config import ConfigError, get_logger
 from config.settings import DetectorSettings
 from detector.backends import Backend
 from detector.backends.hog import HogBackend
 from detector.backends.network import Network, Runtime
 from detector.labels import read_labels
+from detector.model_store import ModelStore, about_model, models_folder
 
-__all__ = ["cached_model", "model_cache", "open_backend"]
-
-_YOLOX = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0/yolox_nano.onnx"
-
-
-_KINDS = (".onnx", ".tflite")
+__all__ = ["check_rules", "open_backend", "open_file", "open_model"]
 
 
-def model_cache() -> Path:
-    """The folder in which model files are looked for."""
-    return Path(platformdirs.user_cache_dir("vigil", appauthor=False)) / "models"
-
-
-def cached_model(folder: Path) -> Path | None:
-    """The newest model file of a folder; None when it has none."""
-    files = [path for path in folder.glob("*") if path.suffix in _KINDS and path.is_file()]
-    return max(files, key=lambda path: (path.stat().st_mtime, path.name), default=None)
-
-
-def open_backend(settings: DetectorSettings, *, cache: Path | None = None) -> Backend:
+def open_backend(settings: DetectorSettings) -> Backend:
     """Open the model that these settings choose, and say which one it is.
 
     Args:
         settings: model, labels, thresholds and threads.
-        cache: the folder with model files; default this user's.
 
     Raises:
         ConfigError: the model file is missing, damaged or of an unknown kind, the labels do not fit it, or a rule
             waits for a label that it does not know.
     """
-    folder = cache or model_cache()
-    path = settings.model or cached_model(folder)
+    path = settings.model or ModelStore(models_folder(settings)).newest()
     backend: Backend
     if path is None:
         backend = HogBackend(min_score=settings.min_score, threads=settings.threads)
         get_logger().info(
             "model.hog_in_use",
-            hint=f"people only; for a faster and better model save {_YOLOX} in {folder}, or give --model PATH",
+            hint="people only; for a faster and better model run `vigil models pull yolox_nano`, or give --model PATH",
         )
     else:
-        backend = _open_file(path, settings)
+        about = about_model(path)
+        backend = (
+            open_file(path, settings, labels=about.labels, layout=about.layout, taken=about.input)
+            if about
+            else open_file(path, settings)
+        )
         get_logger().info("model.in_use", file=str(path), sha256=backend.model.sha256)
-    _check_rules(settings, backend)
+    check_rules(settings, backend)
     return backend
 
 
-def _open_file(path: Path, settings: DetectorSettings) -> Network:
+def open_model(model: ModelFile, path: Path | None, settings: DetectorSettings) -> Backend:
+    """Open the model that a site uses, whatever the settings choose.
+
+    Args:
+        model: what it is.
+        path: its file; None for one that has none.
+        settings: thresholds, threads and rules.
+
+    Raises:
+        ConfigError: as :func:`open_backend`, or it is another model.
+    """
+    if path is None:
+        backend: Backend = HogBackend(min_score=settings.min_score, threads=settings.threads)
+    else:
+        backend = open_file(path, settings, labels=model.labels, layout=model.layout, taken=model.input)
+    if backend.model.sha256 != model.sha256:
+        raise ConfigError(f"{path or model.name} is not the model that it was: its SHA-256 is {backend.model.sha256}")
+    check_rules(settings, backend)
+    return backend
+
+
+def open_file(
+    path: Path,
+    settings: DetectorSettings,
+    *,
+    labels: tuple[str, ...] = (),
+    layout: str = "",
+    taken: ModelInput | None = None,
+) -> Backend:
+    """Open one model file.
+
+    Args:
+        path: .onnx or .tflite.
+        settings: thresholds and threads, and a file of labels.
+        labels: what its class numbers mean; empty: what the file says, else the settings, else COCO's.
+        layout: how it writes down what it found; empty: what the settings say, else its shapes and its own words.
+        taken: how it takes a picture; None: as its layout usually does.
+
+    Raises:
+        ConfigError: the file is missing, damaged or of an unknown kind or layout, or the labels do not fit it.
+    """
     sha256 = _hash(path)
+    runtime = _open_runtime(path, settings)
+    labels = labels or runtime.facts.labels or (read_labels(settings.labels) if settings.labels else ())
     return Network(
-        _open_runtime(path, settings.threads),
+        runtime,
         ModelRef(name=path.stem[:256], sha256=sha256),
-        read_labels(settings.labels),
+        labels,
+        layout=layout or settings.layout,
+        taken=taken,
         batch_max=settings.batch_max,
         min_score=settings.min_score,
         nms_iou=settings.nms_iou,
     )
 
 
-def _open_runtime(path: Path, threads: int) -> Runtime:
+def _open_runtime(path: Path, settings: DetectorSettings) -> Runtime:
     """Load a file by its kind; a machine needs the runtime of its own models only."""
     extra = "tflite" if path.suffix == ".tflite" else "detector"
     try:
         if path.suffix == ".tflite":
             from detector.backends.tflite import TfliteRuntime
 
-            return TfliteRuntime(path, threads=threads)
+            return TfliteRuntime(path, threads=settings.threads)
         from detector.backends.onnx import OnnxRuntime
 
-        return OnnxRuntime(path, threads=threads)
+        return OnnxRuntime(path, threads=settings.threads, provider=settings.provider, batch_max=settings.batch_max)
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"{path} needs the package {error.name}: pip install 'vigil-mesh[{extra}]'", field="detector.model"
@@ -101,15 +131,20 @@ def _hash(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
-        reason = "there is no such file; give the path of a YOLOX model (.onnx or .tflite)"
+        reason = "there is no such file; give the path of a model (.onnx or .tflite)"
     except IsADirectoryError:
-        reason = "this is a folder; give the path of a YOLOX model (.onnx or .tflite)"
+        reason = "this is a folder; give the path of a model (.onnx or .tflite)"
     except OSError as error:
         reason = f"it cannot be read: {error.strerror}"
     raise ConfigError(f"{path}: {reason}, or leave it empty for the HOG people detector", field="detector.model")
 
 
-def _check_rules(settings: DetectorSettings, backend: Backend) -> None:
+def check_rules(settings: DetectorSettings, backend: Backend) -> None:
+    """Whether a model says what the rules wait for.
+
+    Raises:
+        ConfigError: a rule waits for a label that it does not know.
+    """
     for name, rule in settings.rules.items():
         if rule.label not in backend.labels:
             near = difflib.get_close_matches(rule.label, backend.labels, n=1)

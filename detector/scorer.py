@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 from broker import Bus, Figures
 from config import Clock
-from config.settings import DetectorSettings
+from config.settings import Settings
 from detector.models import open_backend
+from detector.ownership import OwnsAll
 from detector.sharing import PeopleFinder, SharedBackend
+from detector.slot import BackendSlot
 from detector.worker import Worker
 
 __all__ = ["Scorer"]
@@ -19,7 +21,7 @@ class Scorer:
 
     Args:
         bus: with an outbox; started by its owner, after `start`.
-        settings: model, thresholds and rules.
+        settings: the site's: model, thresholds, rules and cameras.
         clock: time.
         on_fatal: called with the error after which nothing more can be scored.
 
@@ -30,12 +32,11 @@ class Scorer:
         ConfigError: the model, the labels or a rule cannot be used.
     """
 
-    def __init__(
-        self, bus: Bus, settings: DetectorSettings, *, clock: Clock, on_fatal: Callable[[Exception], None]
-    ) -> None:
-        backend = SharedBackend(open_backend(settings))
+    def __init__(self, bus: Bus, settings: Settings, *, clock: Clock, on_fatal: Callable[[Exception], None]) -> None:
+        backend = SharedBackend(open_backend(settings.detector))
         self.find_people = PeopleFinder(backend)
-        self._worker = Worker(bus, backend, settings, clock=clock, on_fatal=on_fatal)
+        slot = BackendSlot(backend, clock=clock)
+        self._worker = Worker(bus, slot, settings, OwnsAll(), clock=clock, on_fatal=on_fatal)
 
     def start(self) -> None:
         """Ask for frames and begin to score."""

@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Protocol
 import cv2
 import numpy as np
 
+from broker.messages import FoundPeople, FoundPerson
 from config import ConfigError
 from detector.backends import Backend, Prepared
-from detector.decoding import Found, Outputs
+from detector.decoding import Found, Outputs, to_detections
 from detector.pictures import Picture
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["PeopleFinder", "Planes", "SharedBackend"]
+__all__ = ["PERSON", "PeopleFinder", "Planes", "SharedBackend"]
 
-_PERSON = "person"
+PERSON = "person"
+"""What models call somebody."""
 
 
 class SharedBackend:
@@ -32,7 +34,9 @@ class SharedBackend:
     def __init__(self, backend: Backend) -> None:
         self.model = backend.model
         self.labels = backend.labels
+        self.device = backend.device
         self.batch_max = backend.batch_max
+        self.input_px = backend.input_px
         self._backend = backend
         self._turn = threading.Lock()
 
@@ -48,6 +52,11 @@ class SharedBackend:
     def decode(self, outputs: Outputs, prepared: Prepared) -> Found:
         """Read one picture's outputs; see :meth:`Backend.decode`."""
         return self._backend.decode(outputs, prepared)
+
+    def close(self) -> None:
+        """Give back what the model holds; see :meth:`Backend.close`."""
+        with self._turn:
+            self._backend.close()
 
 
 class Planes(Protocol):
@@ -81,22 +90,19 @@ class PeopleFinder:
     def __init__(self, backend: SharedBackend) -> None:
         self._backend = backend
 
-    def __call__(self, picture: Planes) -> list[tuple[float, float, float, float]]:
+    def __call__(self, picture: Planes) -> FoundPeople:
         """Look for people.
 
         Args:
             picture: stays as it is.
 
-        Returns:
-            Boxes (x1, y1, x2, y2) as fractions of the picture.
-
         Raises:
             ConfigError: the model knows no people.
             TransientError: the runtime failed.
         """
-        if _PERSON not in self._backend.labels:
+        if PERSON not in self._backend.labels:
             raise ConfigError(
-                f"the model {self._backend.model.name} never says {_PERSON!r}, so nobody can be blurred: "
+                f"the model {self._backend.model.name} never says {PERSON!r}, so nobody can be blurred: "
                 "choose another, or set privacy.blur to none",
                 field="detector.model",
             )
@@ -105,11 +111,12 @@ class PeopleFinder:
         prepared = self._backend.prepare(pixels)
         (outputs,) = self._backend.infer([prepared])
         found = self._backend.decode(outputs, prepared)
-        people = found.boxes_px[found.classes == self._backend.labels.index(_PERSON)]
-        return [
-            (float(x1) / width_px, float(y1) / height_px, float(x2) / width_px, float(y2) / height_px)
-            for x1, y1, x2, y2 in people
-        ]
+        people = found[found.classes == self._backend.labels.index(PERSON)]
+        detections = to_detections(people, self._backend.labels, width_px, height_px)
+        return FoundPeople(
+            model=self._backend.model,
+            people=tuple(FoundPerson(score=person.score, box=person.box) for person in detections),
+        )
 
 
 def _blue_green_red(picture: Planes) -> Picture:

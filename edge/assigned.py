@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from broker.camera_documents import check_document
 from broker.messages import CameraDocument
 from config import BadPayloadError, ConfigError
 from config.cameras import CameraSettings
@@ -54,10 +55,7 @@ class Assigned:
         known = self.documents.get(name)
         if document is None:
             return self.documents.pop(name, None) is not None
-        if document.camera != name:
-            raise BadPayloadError(f"the document is of camera {document.camera[:64]!r}, its topic of {name!r}")
-        if known is not None and document.revision < known.revision:
-            raise BadPayloadError(f"revision {document.revision} is older than {known.revision}, which holds here")
+        check_document(name, document, known)
         if self._is_ours(name, document):
             try:
                 apply_document(name, document, self.own.get(name))

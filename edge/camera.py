@@ -144,7 +144,10 @@ class Camera:
         self.voice.motion.begin()
         self._around.bus.subscribe(CAMERA_ESCALATION, self._on_escalation, camera=self.name)
         self.voice.state.say(
-            state="offline", mode=self._wanted.mode, source=mask_uri(self.settings.source)[:_SOURCE_MAX]
+            state="offline",
+            mode=self._wanted.mode,
+            source=mask_uri(self.settings.source)[:_SOURCE_MAX],
+            **self._asked_of_workers(),
         )
         self.tend()
 
@@ -285,6 +288,7 @@ class Camera:
             privacy=wanted.privacy,
             detection=wanted.detection,
             recording=recording,
+            **self._asked_of_workers(),
         )
 
     def health(self) -> CameraHealth:
@@ -319,6 +323,20 @@ class Camera:
             self._snapshots.give_up(0.0, "privacy is on: no picture leaves this node")
         else:
             self.voice.frames.show()
+
+    def _asked_of_workers(self) -> dict[str, Any]:
+        """What whoever scores this camera must know.
+
+        A zoom asks for nothing more: it lasts for seconds, and what it sends too much is left out. It must not take
+        another camera its worker.
+        """
+        settings = self.settings
+        return {
+            "demand_fps": max(settings.idle_fps, settings.motion_fps),
+            "scored_by": "node" if self._around.settings.edge.detector else "workers",
+            "worker_class": settings.worker or "",
+            "labels": settings.labels,
+        }
 
     def _record(self, wanted: Wanted) -> None:
         if self._recorder is None:

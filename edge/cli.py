@@ -58,6 +58,7 @@ def edge(load: Load, cameras: dict[str, dict[str, str]], role: str, *, open_scor
       v4l2:/dev/video0                   a USB camera; ?format=jpeg&width=1280&height=720&fps=10
       libcamera:                         a Raspberry Pi's own camera; ?width=1280&height=720
       synthetic:street?seed=3&fps=10     a street drawn by code
+      synthetic:room                     somebody who sits, bends over, falls and lies, every two minutes
       file:yard.mp4                      a video at its own pace, over and over; ?loop=0 once
       file:yard.mp4?pace=max             every frame, once, as fast as the machine can
 

@@ -142,6 +142,7 @@ class FrameSender:
             mode=sight.mode,
             moving=sight.moving,
             motion=rounded(sight.boxes),
+            people=frame.people(),
             detect=sight.detect,
             recorded=sight.recorded,
             clock_synchronised=sight.clock_synchronised,

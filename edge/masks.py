@@ -118,10 +118,23 @@ class _Patch:
         np.bitwise_and(view, self.keep, out=view)
         np.bitwise_or(view, self.hide & content, out=view)
 
+    def pixels(self, rows: slice, columns: slice) -> int:
+        """How many pixels of a part of the plane are hidden."""
+        down = slice(max(0, rows.start - self.rows.start), max(0, rows.stop - self.rows.start))
+        right = slice(max(0, columns.start - self.columns.start), max(0, columns.stop - self.columns.start))
+        return int(np.count_nonzero(self.hide[down, right]))
+
 
 def _span(hidden: NDArray[np.bool_], axis: int) -> slice:
     where = np.flatnonzero(np.any(hidden, axis=axis))
     return slice(int(where[0]), int(where[-1]) + 1)
+
+
+def _pixels_of(box_xyxy: BoxXyxy, height_px: int, width_px: int) -> tuple[slice, slice]:
+    """Rows and columns of every pixel that a box touches; one of them is empty where it is beyond the edges."""
+    left, top, right, bottom = (min(max(edge, 0.0), 1.0) for edge in box_xyxy)
+    rows = slice(int(top * height_px), math.ceil(bottom * height_px))
+    return rows, slice(int(left * width_px), math.ceil(right * width_px))
 
 
 class Area:
@@ -149,13 +162,17 @@ class Area:
         luma = np.zeros((height_px, width_px), np.bool_)
         colour = np.zeros(((height_px + 1) // 2, (width_px + 1) // 2), np.bool_)
         for box in boxes_xyxy:
-            left, top, right, bottom = (min(max(edge, 0.0), 1.0) for edge in box)
-            rows = slice(int(top * height_px), math.ceil(bottom * height_px))
-            columns = slice(int(left * width_px), math.ceil(right * width_px))
+            rows, columns = _pixels_of(box, height_px, width_px)
             if rows.start < rows.stop and columns.start < columns.stop:
                 luma[rows, columns] = True
                 colour[rows.start // 2 : (rows.stop + 1) // 2, columns.start // 2 : (columns.stop + 1) // 2] = True
         return cls(luma, colour) if luma.any() else None
+
+    def covered(self, box_xyxy: BoxXyxy, height_px: int, width_px: int) -> float:
+        """The part of a box that is hidden, 0 to 1; a box beyond the picture's edges is not."""
+        rows, columns = _pixels_of(box_xyxy, height_px, width_px)
+        size_px = max(0, rows.stop - rows.start) * max(0, columns.stop - columns.start)
+        return self._luma.pixels(rows, columns) / size_px if size_px else 0.0
 
     def blacken(self, picture: Picture) -> None:
         """Show nothing there."""

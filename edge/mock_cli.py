@@ -72,8 +72,9 @@ def mock(
 ) -> None:
     """Be an IP camera for each FILE: RTSP with a smaller second stream, snapshots, MJPEG, and faults on command.
 
-    A FILE is a video, of which the first minute is played over and over in real time, or synthetic:street. H.264 and
-    H.265 go out as they are, everything else is encoded once at the start. The camera is called as its file.
+    A FILE is a video, of which the first minute is played over and over in real time, or synthetic:street or
+    synthetic:room. H.264 and H.265 go out as they are, everything else is encoded once at the start. The camera is
+    called as its file.
 
     \b
     Prints, once it is ready, each camera's

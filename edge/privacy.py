@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from broker.messages import FoundPeople
 from config.cameras import PrivacyMask, PrivacySettings
 from config.errors import TransientError, VigilError
 from edge.masks import Area, Cells
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from edge.motion.detector import BoxXyxy
 
-__all__ = ["FindPeople", "Privacy", "ShownFrame", "WithheldError"]
+__all__ = ["FindPeople", "Privacy", "Seen", "ShownFrame", "WithheldError"]
 
 _GROWN = 0.15
 """Part of a box's sides by which it grows: a finder's boxes cut off hands and feet."""
@@ -35,10 +36,12 @@ _REMEMBERED_LOOKS = 2
 """A finder misses somebody now and then: they stay hidden for so long, and for so many pictures where those are few."""
 _STRIDE_PER_S = 0.8
 """Of their height somebody walks in a second, to either side. Source: 1.4 m/s, 1.75 m."""
+_BEHIND_MASK_MIN = 0.5
+"""Part of a box that a mask covers, from which nobody is told that there is somebody."""
 
-FindPeople = Callable[[Picture], "Sequence[BoxXyxy]"]
-"""Boxes around everybody in a picture, as fractions of it. It must not change the picture. It raises a VigilError when
-it cannot look: then nothing is shown.
+FindPeople = Callable[[Picture], FoundPeople]
+"""Finds everybody in a picture, which it must not change. It raises a VigilError when it cannot look: then nothing is
+shown.
 
 Concurrency: each camera calls it on a thread of its own.
 """
@@ -78,6 +81,8 @@ class ShownFrame:
         height_px: of the full picture.
         encode: makes its JPEG.
         picture: makes a writable copy at full size, for a recording; raises WithheldError as well.
+        people: whom workers are to be told of, because nobody sees them in its pictures; None where nobody is blurred.
+            Raises WithheldError as well.
     """
 
     seq: int
@@ -88,6 +93,20 @@ class ShownFrame:
     height_px: int
     encode: EncodeShown
     picture: Callable[[], Picture]
+    people: Callable[[], FoundPeople | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The people in one picture.
+
+    Attributes:
+        hide_xyxy: where they are, or may be, that are to be blurred.
+        told: whom workers are told of.
+    """
+
+    hide_xyxy: Sequence[BoxXyxy] = ()
+    told: FoundPeople | None = None
 
 
 class Privacy:
@@ -113,9 +132,14 @@ class Privacy:
         """Whether pictures are changed, so that the camera's own stream may not be recorded."""
         return self._masks is not None or self._people is not None
 
+    @property
+    def blurs(self) -> bool:
+        """Whether people are looked for, and blurred."""
+        return self._people is not None
+
     def show(self, frame: CapturedFrame) -> ShownFrame:
         """A frame as others may see it. Cheap: the work is done when a picture of it is made."""
-        retouch = _FrameRetouch(self, frame.at_s)
+        retouch = _FrameRetouch(self, frame)
         return ShownFrame(
             seq=frame.seq,
             captured_at=frame.captured_at,
@@ -125,10 +149,11 @@ class Privacy:
             height_px=frame.height_px,
             encode=partial(_encode, frame, retouch),
             picture=partial(_picture, frame, retouch),
+            people=retouch.people,
         )
 
-    def find(self, picture: Picture, at_s: float) -> Sequence[BoxXyxy]:
-        """Where people are, or may be, that are to be blurred.
+    def find(self, picture: Picture, at_s: float) -> Seen:
+        """Look for the people that are to be blurred.
 
         Args:
             picture: untouched.
@@ -138,7 +163,14 @@ class Privacy:
             WithheldError: nobody is to see the picture.
         """
         self.check()
-        return self._people.look(picture, at_s) if self._people else ()
+        if self._people is None:
+            return Seen()
+        seen = self._people.look(picture, at_s)
+        masks = self._masks.fitting(picture) if self._masks else None
+        if masks is None or seen.told is None:
+            return seen
+        beside = tuple(person for person in seen.told.people if masks.covered(person.box) < _BEHIND_MASK_MIN)
+        return Seen(seen.hide_xyxy, FoundPeople(model=seen.told.model, people=beside))
 
     def hide(self, picture: Picture, boxes_xyxy: Sequence[BoxXyxy]) -> None:
         """Cover the masks, and these boxes."""
@@ -168,10 +200,10 @@ class Privacy:
 class _FrameRetouch:
     """A frame's own retouch: people are looked for once, however many pictures are made of it."""
 
-    def __init__(self, privacy: Privacy, at_s: float) -> None:
+    def __init__(self, privacy: Privacy, frame: CapturedFrame) -> None:
         self._privacy = privacy
-        self._at_s = at_s
-        self._boxes: Sequence[BoxXyxy] | None = None
+        self._frame = frame
+        self._seen: Seen | None = None
 
     def needed(self) -> bool:
         """Whether it changes anything.
@@ -183,9 +215,18 @@ class _FrameRetouch:
         return self._privacy.alters
 
     def __call__(self, picture: Picture) -> None:
-        if self._boxes is None:
-            self._boxes = self._privacy.find(picture, self._at_s)
-        self._privacy.hide(picture, self._boxes)
+        self._privacy.hide(picture, self._look(lambda: picture).hide_xyxy)
+
+    def people(self) -> FoundPeople | None:
+        """Whom workers are told of; see :class:`ShownFrame`."""
+        self._privacy.check()
+        frame = self._frame
+        return self._look(frame.picture).told if self._privacy.blurs else None
+
+    def _look(self, picture: Callable[[], Picture]) -> Seen:
+        if self._seen is None:
+            self._seen = self._privacy.find(picture(), self._frame.at_s)
+        return self._seen
 
 
 def _encode(frame: CapturedFrame, retouch: _FrameRetouch, quality: int, *, height_px: int | None = None) -> bytes:
@@ -232,6 +273,11 @@ class _FittedMasks:
         """Whether there is more than black."""
         return self._pixels is not None or self._blur is not None
 
+    def covered(self, box_xyxy: BoxXyxy) -> float:
+        """The part of a box that is hidden, at least: by the one kind of masks that hides most of it."""
+        areas = (self._black, self._pixels, self._blur)
+        return max((area.covered(box_xyxy, *self.size_px) for area in areas if area), default=0.0)
+
     def blacken(self, picture: Picture) -> None:
         if self._black:
             self._black.blacken(picture)
@@ -245,10 +291,10 @@ class _FittedMasks:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """Where people were found, and when."""
+    """Whom a look found, and when."""
 
     at_s: float
-    boxes_xyxy: tuple[BoxXyxy, ...]
+    found: FoundPeople
 
 
 class _People:
@@ -259,15 +305,15 @@ class _People:
         self._lock = threading.Lock()
         self._looks: list[_Look] = []
 
-    def look(self, picture: Picture, at_s: float) -> list[BoxXyxy]:
-        """Boxes of everybody who was found here or a moment ago, grown by how far they may have gone since."""
+    def look(self, picture: Picture, at_s: float) -> Seen:
+        """Everybody who was found here or a moment ago, their boxes grown by how far they may have gone since."""
         if self._find is None:
             raise WithheldError(
                 "people are to be blurred (privacy.blur) and this node has no model that finds them: "
                 "set edge.detector, or privacy.blur to none"
             )
         try:
-            found = tuple(self._find(picture))
+            found = self._find(picture)
         except VigilError as error:
             raise WithheldError(f"people are to be blurred (privacy.blur) and cannot be found: {error}") from error
         with self._lock:
@@ -276,7 +322,8 @@ class _People:
             recent = [look for look in before if at_s - look.at_s <= _REMEMBERED_S]
             remembered = max(recent, before[-_REMEMBERED_LOOKS:], key=len)
             looks = self._looks = [*remembered, _Look(at_s, found)]
-        return [_grown(box, at_s - look.at_s) for look in looks for box in look.boxes_xyxy]
+        hide_xyxy = [_grown(person.box, at_s - look.at_s) for look in looks for person in look.found.people]
+        return Seen(hide_xyxy, found)
 
 
 def _grown(box_xyxy: BoxXyxy, age_s: float) -> BoxXyxy:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import BaseModel, ValidationError
-
+from broker.camera_documents import lay_over
 from broker.messages import CameraDocument
 from config import ConfigError
 from config.cameras import CameraSettings
 from config.secrets import mask_uri
-from config.sources import explain_camera
 from edge.uris import parse_source
 
 __all__ = ["apply_document"]
@@ -29,14 +25,7 @@ def apply_document(name: str, document: CameraDocument, own: CameraSettings | No
     Raises:
         ConfigError: something in the document cannot be used; names the field and the cure.
     """
-    if "source" in document.settings:
-        raise ConfigError("write it beside `settings`, not in it", field=f"cameras.{name}.source")
-    wanted = _laid_over(own, document.settings) if own is not None else dict(document.settings)
-    wanted["source"] = _source(document.source, own)
-    try:
-        settings = CameraSettings.model_validate(wanted)
-    except ValidationError as error:
-        raise explain_camera(name, error)[0] from None
+    settings = lay_over(name, document, own, _source(document.source, own))
     for field, uri in (("source", settings.source), ("sub_source", settings.sub_source)):
         try:
             if uri is not None:
@@ -44,17 +33,6 @@ def apply_document(name: str, document: CameraDocument, own: CameraSettings | No
         except ConfigError as error:
             raise ConfigError(error.message, field=f"cameras.{name}.{field}") from None
     return settings
-
-
-def _laid_over(below: BaseModel, above: Mapping[str, Any]) -> dict[str, Any]:
-    """One section over another. What has names of its own, such as masks, is replaced as a whole."""
-    merged: dict[str, Any] = {field: getattr(below, field) for field in type(below).model_fields}
-    for field, value in above.items():
-        lower = merged.get(field)
-        merged[field] = (
-            _laid_over(lower, value) if isinstance(lower, BaseModel) and isinstance(value, Mapping) else value
-        )
-    return merged
 
 
 def _source(source: str, own: CameraSettings | None) -> str:

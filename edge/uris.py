@@ -32,14 +32,15 @@ class FileUri:
 
 @dataclass(frozen=True, slots=True)
 class SyntheticUri:
-    """``synthetic:street``: a street drawn by code.
+    """``synthetic:street`` or ``synthetic:room``: a scene drawn by code.
 
     Attributes:
-        seed: decides who walks where; the same seed gives the same pictures.
+        seed: decides who is there; the same seed gives the same pictures.
         fps: pictures a second.
         width_px: of the picture.
         height_px: of the picture.
         pace: ``own`` at `fps`; ``max`` as fast as pictures are taken.
+        scene: people who walk through a street, or one who sits, falls and lies in a room.
     """
 
     seed: int
@@ -47,6 +48,7 @@ class SyntheticUri:
     width_px: int
     height_px: int
     pace: Literal["own", "max"]
+    scene: Literal["street", "room"] = "street"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,8 @@ SourceUri = FileUri | SyntheticUri | NetworkUri | V4l2Uri | LibcameraUri
 
 _NETWORK = ("rtsp", "rtsps", "http", "https")
 _KNOWN = (
-    "file:PATH (such as file:yard.mp4?pace=max), synthetic:street (such as synthetic:street?seed=1), "
+    "file:PATH (such as file:yard.mp4?pace=max), synthetic:street and synthetic:room (such as "
+    "synthetic:street?seed=1), "
     "rtsp://, rtsps://, http:// and https://USER:PASSWORD@HOST/PATH, v4l2:/dev/video0 and libcamera:"
 )
 _HOST = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
@@ -128,7 +131,7 @@ def parse_source(uri: str) -> SourceUri:
 
             - ``file:PATH[?pace=own|max&loop=0|1]``, where PATH stands as it is, or percent-encoded in
               ``file:///PATH``;
-            - ``synthetic:street[?seed=N&fps=N&width=N&height=N&pace=own|max]``;
+            - ``synthetic:street[?seed=N&fps=N&width=N&height=N&pace=own|max]``, ``synthetic:room`` likewise;
             - ``rtsp://[USER:PASSWORD@]HOST[:PORT]/PATH``, ``rtsps://``, ``http://``, ``https://``. What stands behind
               the question mark is the camera's; Vigil's own options stand behind a ``#``, and with TLS are
               ``#tls=insecure`` (do not check the certificate) and ``#ca=FILE`` (check it against this one);
@@ -175,14 +178,17 @@ def _file(location: str, options: _Options) -> FileUri:
 
 
 def _synthetic(location: str, options: _Options) -> SyntheticUri:
-    if location != "street":
-        raise ConfigError(f"there is no synthetic scene {mask_uri(location)[:40]!r}; write synthetic:street")
+    if location not in ("street", "room"):
+        raise ConfigError(
+            f"there is no synthetic scene {mask_uri(location)[:40]!r}; write synthetic:street or synthetic:room"
+        )
     return SyntheticUri(
         seed=int(options.number("seed", 1, 0, 2**31)),
         fps=options.number("fps", 10, 0.1, 120),
         width_px=int(options.number("width", 640, 160, 3840)),
         height_px=int(options.number("height", 360, 120, 2160)),
         pace=options.pace(),
+        scene=cast("Literal['street', 'room']", location),
     )
 
 

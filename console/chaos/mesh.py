@@ -144,7 +144,7 @@ class Mesh:
                     "motion": {"hold_s": 1.0},
                 }
             },
-            "detector": {"threads": 1, "rules": {"presence": {"hits": 1, "window": 2, "cooldown_s": 1.0}}},
+            "detector": {"threads": 1, "rules": {"presence": {"for_s": 0, "cooldown_s": 1.0}}},
         }
         if self._options.kafka is not None:
             token = secrets.token_hex(4)

@@ -65,7 +65,8 @@ function showCounters(mesh) {
   );
   const rejects = Object.values(mesh.rejects).reduce((sum, count) => sum + count, 0);
   document.getElementById("counters").textContent =
-    `Dropped: ${dropped.join(", ") || "nothing"}. Messages that could not be read: ${rejects}.`;
+    `Dropped: ${dropped.join(", ") || "nothing"}. Messages that could not be read: ${rejects}. ` +
+    `Scores that came too late: ${mesh.late_scores}.`;
 }
 
 async function onPicture(buffer) {

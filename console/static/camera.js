@@ -182,9 +182,11 @@ function watched({ mode, privacy, recording }) {
   return words.filter(Boolean).join(", ");
 }
 
-function scored({ model, detection }) {
+function scored({ model, detection, worker, orphan }) {
   if (!detection) return "not to be scored";
-  return model ? `scored by ${model}` : "not scored yet";
+  if (orphan) return "no worker takes it";
+  const by = worker ? ` on ${worker}` : "";
+  return model ? `scored by ${model}${by}` : "not scored yet";
 }
 
 function strokeBox(pen, [x1, y1, x2, y2], width, height) {

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from broker.messages import ModelRef
 from detector.backends.protocol import Prepared
-from detector.decoding import Found, Outputs, suppress, to_picture
+from detector.decoding import Fit, Floats, Found, Outputs, best, to_picture
 from detector.pictures import Picture
 
-__all__ = ["HogBackend", "HogParameters", "margin_to_score"]
+__all__ = ["HogBackend", "HogParameters", "margin_to_score", "without_inner"]
 
 
 class HogParameters(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +87,9 @@ class HogBackend:
         identity = b"opencv-hog-people " + msgspec.json.encode(self._parameters)
         self.model = ModelRef(name="hog-people", sha256=hashlib.sha256(identity).hexdigest())
         self.labels = ("person",)
+        self.device = "cpu"
         self.batch_max = 1
+        self.input_px = (self._parameters.side_px, self._parameters.side_px)
         cv2.setNumThreads(threads or -1)
         self._detector = cv2.HOGDescriptor()
         self._detector.setSVMDetector(np.array(cv2.HOGDescriptor.getDefaultPeopleDetector(), np.float32))
@@ -99,7 +101,7 @@ class HogBackend:
         scale = min(self._parameters.enlarge_max, self._parameters.side_px / max(width, height))
         size = (max(window_width, round(width * scale)), max(window_height, round(height * scale)))
         pixels = cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
-        return Prepared(np.asarray(pixels, np.uint8), scale, width, height)
+        return Prepared(np.asarray(pixels, np.uint8), Fit(width, height, scale, scale))
 
     def infer(self, batch: Sequence[Prepared]) -> list[Outputs]:
         """Slide the window over each picture; see :meth:`Backend.infer`.
@@ -127,5 +129,37 @@ class HogBackend:
         rim = np.array([self._parameters.rim_x, self._parameters.rim_y], np.float32) * windows[:, 2:]
         boxes = np.concatenate((windows[:, :2] + rim, windows[:, :2] + windows[:, 2:] - rim), axis=1)
         found = Found(boxes, margin_to_score(margins), np.zeros(len(margins), np.int64))
-        found = suppress(found[found.scores >= self._min_score], self._parameters.overlap_max, of_smaller=True)
-        return to_picture(found, prepared.scale, prepared.width, prepared.height)
+        found = without_inner(found[found.scores >= self._min_score], self._parameters.overlap_max)
+        return to_picture(found, prepared.fit)
+
+    def close(self) -> None:
+        """Nothing to give back; see :meth:`Backend.close`."""
+
+
+def without_inner(found: Found, overlap_max: float) -> Found:
+    """Leave out boxes that lie inside a better one.
+
+    Args:
+        found: boxes in any order.
+        overlap_max: of two boxes that share more than this of the smaller, the better one stays.
+
+    Returns:
+        The rest, the best first.
+    """
+    found = found[np.argsort(-found.scores, kind="stable")]
+    rivals = _shared(found.boxes_px) > overlap_max
+    alive = np.ones(len(found), np.bool_)
+    for place in range(len(found)):
+        if alive[place]:
+            alive[place + 1 :] &= ~rivals[place, place + 1 :]
+    return best(found[alive])
+
+
+def _shared(boxes: Floats) -> Floats:
+    """How much of the smaller one every two boxes share, 0 to 1: float32 [n, n]."""
+    top_left = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    bottom_right = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    shared = np.prod(np.clip(bottom_right - top_left, 0, None), axis=2)
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    smaller = np.minimum(areas[:, None], areas[None, :])
+    return np.asarray(shared / np.maximum(smaller, np.finfo(np.float32).tiny), np.float32)

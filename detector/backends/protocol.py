@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
 
 from broker.messages import ModelRef
-from detector.decoding import Found, Outputs
+from detector.decoding import Fit, Found, Outputs
 from detector.pictures import Picture
 
 __all__ = ["Backend", "Prepared"]
@@ -18,22 +20,19 @@ class Prepared:
     """A picture as a model takes it.
 
     Attributes:
-        pixels: uint8 [h, w, 3], blue-green-red.
-        scale: pixels of `pixels` a pixel of the picture.
-        width: of the picture, in pixels.
-        height: of the picture, in pixels.
+        pixels: in the model's own size, order and numbers; only its backend knows which.
+        fit: where the picture lies in them.
     """
 
-    pixels: Picture
-    scale: float
-    width: int
-    height: int
+    pixels: NDArray[Any]
+    fit: Fit
 
 
 class Backend(Protocol):
     """Finds things in pictures, in three steps, so that the one in the model is timed by itself.
 
-    `prepare` and `decode` are pure. A backend is used from one thread at a time.
+    Concurrency: `prepare` and `decode` are pure and may be called from any thread, also while another one is in the
+    model; `infer` from one thread at a time. Nothing is called after `close`.
     """
 
     @property
@@ -47,8 +46,18 @@ class Backend(Protocol):
         ...
 
     @property
+    def device(self) -> str:
+        """What it runs on: ``cpu``, or an accelerator as settings call it."""
+        ...
+
+    @property
     def batch_max(self) -> int:
-        """The most pictures that it takes in one inference; 1 or more."""
+        """The most pictures in one call of `infer` that are of use: with more, none comes out sooner; 1 or more."""
+        ...
+
+    @property
+    def input_px(self) -> tuple[int, int]:
+        """Width and height that `prepare` makes a picture fit into; a larger picture shows it nothing more."""
         ...
 
     def prepare(self, picture: Picture) -> Prepared:
@@ -63,7 +72,7 @@ class Backend(Protocol):
         """Run the model.
 
         Args:
-            batch: one to `batch_max` pictures.
+            batch: one picture or more; more than `batch_max` are taken in several goes.
 
         Returns:
             The model's outputs, one a picture.
@@ -79,4 +88,8 @@ class Backend(Protocol):
         Returns:
             Boxes in pixels of the picture, clipped to it, the best first.
         """
+        ...
+
+    def close(self) -> None:
+        """Give back what the model holds: memory, an accelerator."""
         ...

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import ConfigError, TransientError, get_logger
-from detector.backends.network import InputSpec
+from detector.backends.network import OutputSpec
+from detector.decoding import Floats
+from detector.facts import ModelFacts, parse_facts
+from detector.inputs import InputSpec
 
 try:
     from ai_edge_litert.interpreter import Interpreter
@@ -24,6 +29,8 @@ except ModuleNotFoundError:
 __all__ = ["TfliteRuntime"]
 
 _WHOLE_NUMBERS = (np.dtype(np.int8), np.dtype(np.uint8), np.dtype(np.int16))
+_MEMBER_MAX = 1_000_000
+"""Bytes of what a file says of itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +44,13 @@ class _Tensor:
     """
 
     index: int
+    name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     scale: float
     zero: int
 
-    def to_numbers(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Values as the network takes them."""
-        if not self.scale:
-            return np.asarray(values, self.dtype)
-        limits = np.iinfo(self.dtype)
-        return np.asarray(np.clip(np.rint(values / self.scale) + self.zero, limits.min, limits.max), self.dtype)
-
-    def to_values(self, numbers: NDArray[Any]) -> NDArray[np.float32]:
+    def to_values(self, numbers: NDArray[Any]) -> Floats:
         """What the network's numbers stand for."""
         values = np.asarray(numbers, np.float32)
         return np.asarray((values - self.zero) * self.scale, np.float32) if self.scale else values
@@ -80,26 +81,39 @@ class TfliteRuntime:
         inputs = [_tensor(details) for details in self._interpreter.get_input_details()]
         self._outputs = [_tensor(details) for details in self._interpreter.get_output_details()]
         self.input = _input_of(inputs, path)
+        self.outputs: tuple[OutputSpec, ...] = tuple((one.name, _is_whole(one)) for one in self._outputs)
+        self.facts = _facts_of(path)
+        self.device = "cpu"
+        self.batches = False
         (self._input,) = inputs
         get_logger().info("model.loaded", file=str(path), providers=[Interpreter.__module__.partition(".")[0]])
 
-    def run(self, tensor: NDArray[Any]) -> list[NDArray[np.float32]]:
+    def run(self, pictures: Sequence[NDArray[Any]]) -> list[Floats]:
         """Run the network; see :meth:`Runtime.run`."""
+        tensor = pictures[0][np.newaxis] if len(pictures) == 1 else np.stack(pictures)
         try:
-            self._interpreter.set_tensor(self._input.index, self._input.to_numbers(tensor))
+            self._interpreter.set_tensor(self._input.index, tensor)
             self._interpreter.invoke()
         except (RuntimeError, ValueError) as error:
             raise TransientError(f"the model failed on a batch of {len(tensor)}: {_first_line(error)}") from error
         return [output.to_values(self._interpreter.get_tensor(output.index)) for output in self._outputs]
+
+    def close(self) -> None:
+        """Give back the interpreter's memory; see :meth:`Runtime.close`."""
+        del self._interpreter
 
 
 def _tensor(details: dict[str, Any]) -> _Tensor:
     scale, zero = details["quantization"]
     dtype = np.dtype(details["dtype"])
     quantised = dtype in _WHOLE_NUMBERS
-    return _Tensor(
-        details["index"], tuple(map(int, details["shape"])), dtype, float(scale) if quantised else 0.0, int(zero)
-    )
+    shape = tuple(map(int, details["shape"]))
+    return _Tensor(details["index"], details["name"], shape, dtype, float(scale) if quantised else 0.0, int(zero))
+
+
+def _is_whole(tensor: _Tensor) -> bool:
+    """Whether its values are whole numbers; those of a quantised one are fractions."""
+    return not tensor.scale and np.issubdtype(tensor.dtype, np.integer)
 
 
 def _input_of(inputs: list[_Tensor], path: Path) -> InputSpec:
@@ -119,9 +133,31 @@ def _input_of(inputs: list[_Tensor], path: Path) -> InputSpec:
                 "3] or [batch, 3, height, width]",
                 field="detector.model",
             )
-    # A quantised network gets the picture's values and makes its own numbers of them.
-    dtype = np.dtype(np.float32) if inputs[0].scale else inputs[0].dtype
-    return InputSpec(width, height, batch, dtype, channels_first=channels_first)
+    (one,) = inputs
+    return InputSpec(width, height, batch, one.dtype, channels_first, scale=one.scale, zero=one.zero)
+
+
+def _facts_of(path: Path) -> ModelFacts:
+    """What the file says of itself: exporters append a ZIP archive, in which the first file that is understood counts.
+
+    Source: Ultralytics, nn/backends/base.py, `read_tflite_metadata`; TensorFlow Lite, metadata, "Associated files".
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if member.file_size <= _MEMBER_MAX:
+                    facts = _facts_in(member.filename, archive.read(member).decode("utf-8", "replace"))
+                    if facts != ModelFacts():
+                        return facts
+    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError):
+        pass  # there is none, or it is broken; the network is of use all the same
+    return ModelFacts()
+
+
+def _facts_in(name: str, text: str) -> ModelFacts:
+    if "label" in name.lower():
+        return ModelFacts(labels=tuple(line.strip()[:256] for line in text.splitlines() if line.strip()))
+    return parse_facts(text)
 
 
 def _first_line(error: Exception) -> str:

@@ -14,13 +14,10 @@ from edge.gst.mock_clip import Film, drawn_film, open_film
 from edge.gst.mock_http import ControlServer, PictureServer
 from edge.gst.mock_player import PlayedCamera
 from edge.gst.mock_rtsp import Certificate, Login, RtspServer
-from edge.synthetic.street import SyntheticStreet
+from edge.synthetic.scenes import open_scene
 from edge.uris import SyntheticUri
 
 __all__ = ["Certificate", "Login", "MockOptions", "MockSite", "make_film"]
-
-_SYNTHETIC_S = 20
-"""One wave of the street's people, and the quiet after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +42,7 @@ class MockOptions:
 
 
 def make_film(source: Path | SyntheticUri) -> Film:
-    """The film of a video file or of the synthetic street.
+    """The film of a video file or of a scene that is drawn.
 
     Raises:
         PermanentError: it is no video, or a part of GStreamer is missing.
@@ -53,8 +50,8 @@ def make_film(source: Path | SyntheticUri) -> Film:
     if isinstance(source, Path):
         return open_film(source)
     fps = max(1, round(source.fps))
-    street = SyntheticStreet(source.seed, source.width_px & ~1, source.height_px & ~1)
-    return drawn_film((street.picture(number / fps) for number in range(_SYNTHETIC_S * fps)), fps)
+    scene = open_scene(source, source.width_px & ~1, source.height_px & ~1)
+    return drawn_film((scene.picture(number / fps) for number in range(round(scene.period_s * fps))), fps)
 
 
 class MockSite:

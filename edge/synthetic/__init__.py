@@ -1,1 +1,1 @@
-"""A street with people, drawn by code: a camera for those who have none."""
+"""A street with people and a room, drawn by code: cameras for those who have none."""

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["Look", "Rgb", "draw_pedestrian", "random_look"]
+__all__ = ["Look", "Pose", "Rgb", "draw_pedestrian", "draw_pose", "random_look"]
 
 Rgb = tuple[int, int, int]
 _Point = tuple[float, float, float]
@@ -54,6 +55,12 @@ _STANDING = 1.03
 """Height of the figure built here, with its weight on one straight leg."""
 _ROOM = 1.12, 0.82
 """Sprite height and width in body heights: room for the nearer foot, soft edges and the longest stride."""
+_ROOM_TO_FALL = 2.4
+"""The same for a square in the middle of which somebody stands, who may fall to any side."""
+_FEET_APART = 0.28
+"""Where in the walking cycle both feet are near the ground and each other: standing, as far as this figure can."""
+_SEATED_RAD = math.radians(86)
+"""By how much hips and knees of one who sits are bent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +122,59 @@ def draw_pedestrian(look: Look, *, phase: float, yaw_rad: float, height_px: int)
         Shape (rows, columns, 4), red, green, blue and alpha, not premultiplied. The ground point below the hips is in
         the middle column and in row `(rows + height_px) / 2`.
     """
-    canvas = _Canvas(height_px, yaw_rad)
-    for solid in sorted(_build_figure(look, phase), key=canvas.nearness):
-        if isinstance(solid, _Limb):
-            canvas.paint_limb(solid)
-        else:
-            canvas.paint_trunk(solid)
+    rows, columns = (round(height_px * room) for room in _ROOM)
+    canvas = _Canvas(height_px, yaw_rad, (rows, columns), (rows + height_px) / 2)
+    canvas.paint(_build_figure(look, phase))
     return canvas.to_rgba()
+
+
+@dataclass(frozen=True, slots=True)
+class Pose:
+    """How somebody holds themselves.
+
+    Attributes:
+        phase: where in the walking cycle, 0..1; None stands.
+        seated: how far hips and knees are bent, 0 to 1: sitting on a chair.
+        bent_rad: how far the trunk is bent forward.
+        fallen_rad: how far the whole body is turned round its feet: pi/2 lies, the head to the right.
+    """
+
+    phase: float | None = None
+    seated: float = 0.0
+    bent_rad: float = 0.0
+    fallen_rad: float = 0.0
+
+
+def draw_pose(look: Look, pose: Pose, *, yaw_rad: float, height_px: int) -> NDArray[np.uint8]:
+    """Draw a person who stands, walks, sits, bends over, falls or lies.
+
+    Args:
+        look: what they look like.
+        pose: how they hold themselves.
+        yaw_rad: direction in which they look: 0 to the right, pi/2 towards the viewer, pi to the left.
+        height_px: of the person standing upright.
+
+    Returns:
+        As :func:`draw_pedestrian`, but square, and the ground point is in the middle.
+    """
+    side_px = round(height_px * _ROOM_TO_FALL)
+    phase = _FEET_APART if pose.phase is None else pose.phase
+    legs = {side: _bent_leg(_leg_joints(phase + turn), pose.seated) for side, turn in ((+1, 0.0), (-1, 0.5))}
+    hip_z = -min(z - 0.02 for joints in legs.values() for _, z in joints[2:])
+    lower: list[_Limb | _Trunk] = [s for side in (+1, -1) for s in _build_leg(look, side, hip_z, legs[side])]
+    upper: list[_Limb | _Trunk] = [_build_trunk(look, hip_z), *_build_head(look, hip_z)]
+    for side, turn in ((+1, 0.0), (-1, 0.5)):
+        upper += _build_arm(look, side, hip_z, phase + turn)
+    hips = (side_px / 2, side_px / 2 - hip_z * height_px / _STANDING)
+    forward = 1 if math.cos(yaw_rad) >= 0 else -1
+    trunk = _paint(upper, height_px, yaw_rad, side_px).rotate(
+        -forward * math.degrees(pose.bent_rad), Image.Resampling.BILINEAR, center=hips
+    )
+    whole = _paint(lower, height_px, yaw_rad, side_px)
+    # Knees of one who sits are before the trunk, and the jacket of one who stands is over the trousers.
+    whole = Image.alpha_composite(*((trunk, whole) if pose.seated > 0.5 else (whole, trunk)))
+    turned = whole.rotate(-math.degrees(pose.fallen_rad), Image.Resampling.BILINEAR)
+    return np.asarray(turned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +239,15 @@ def _leg_joints(stride: float) -> tuple[tuple[float, float], ...]:
     return (knee_x, knee_z), (ankle_x, ankle_z), heel, toe
 
 
+def _bent_leg(joints: tuple[tuple[float, float], ...], seated: float) -> tuple[tuple[float, float], ...]:
+    """A leg on its way from how it stands to how it sits, knee, ankle, heel and toe as (forward, up) from the hip."""
+    angle = seated * _SEATED_RAD
+    knee = (0.245 * math.sin(angle), -0.245 * math.cos(angle))
+    ankle = (knee[0], knee[1] - 0.235)
+    bent = (knee, ankle, (ankle[0] - 0.022, ankle[1] - 0.025), (ankle[0] + 0.095, ankle[1] - 0.032))
+    return bent if seated else joints
+
+
 def _build_leg(look: Look, side: int, hip_z: float, joints: tuple[tuple[float, float], ...]) -> list[_Limb | _Trunk]:
     y = side * 0.05 * look.build
     knee, ankle, heel, toe = ((x, y * 0.9, hip_z + z) for x, z in joints)
@@ -239,21 +301,37 @@ def _build_head(look: Look, hip_z: float) -> list[_Limb | _Trunk]:
     return solids
 
 
+def _paint(solids: Sequence[_Limb | _Trunk], height_px: int, yaw_rad: float, side_px: int) -> Image.Image:
+    """A square sprite with the ground in its middle."""
+    canvas = _Canvas(height_px, yaw_rad, (side_px, side_px), side_px / 2)
+    canvas.paint(solids)
+    return Image.fromarray(canvas.to_rgba())
+
+
 class _Canvas:
     """A sprite in the making: planes of premultiplied red, green and blue, 0..255, and of coverage, 0..1.
 
     Args:
         height_px: of the person.
         yaw_rad: walking direction, 0 to the right, pi/2 towards the viewer.
+        size: rows and columns of the sprite.
+        ground_px: row of the ground.
     """
 
-    def __init__(self, height_px: int, yaw_rad: float) -> None:
+    def __init__(self, height_px: int, yaw_rad: float, size: tuple[int, int], ground_px: float) -> None:
         self._unit = height_px / _STANDING
         self._cos, self._sin = math.cos(yaw_rad), math.sin(yaw_rad)
-        rows, columns = (round(height_px * room) for room in _ROOM)
-        self._ground = (rows + height_px) / 2
-        self._middle = columns / 2
-        self._paint = np.zeros((4, rows, columns), np.float32)
+        self._ground = ground_px
+        self._middle = size[1] / 2
+        self._paint = np.zeros((4, *size), np.float32)
+
+    def paint(self, solids: Sequence[_Limb | _Trunk]) -> None:
+        """Paint solids, the far ones first."""
+        for solid in sorted(solids, key=self.nearness):
+            if isinstance(solid, _Limb):
+                self.paint_limb(solid)
+            else:
+                self.paint_trunk(solid)
 
     def nearness(self, solid: _Limb | _Trunk) -> float:
         """How near to the viewer a solid is, for painting the far ones first."""

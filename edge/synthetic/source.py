@@ -1,4 +1,4 @@
-"""The synthetic street as a source: pictures at their own pace, from a clock that is passed in."""
+"""A scene drawn by code as a source: pictures at their own pace, from a clock that is passed in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from PIL import Image
 from config.clock import Clock
 from edge.picture import Picture, Retouch, reduced_size
 from edge.source import LUMA_HEIGHT_PX, CapturedFrame, Pacer
-from edge.synthetic.street import SyntheticStreet, encode_jpeg, luma_thumbnail
+from edge.synthetic.scenes import open_scene
+from edge.synthetic.street import encode_jpeg, luma_thumbnail
 from edge.uris import SyntheticUri
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ __all__ = ["SyntheticSource"]
 
 
 class SyntheticSource:
-    """Draws a street.
+    """Draws a scene.
 
     The picture with number `seq` shows the scene at ``seq / fps`` seconds, also when earlier ones were dropped as late,
     so a test that knows the seed knows where everybody is.
@@ -39,7 +40,7 @@ class SyntheticSource:
     def __init__(self, uri: SyntheticUri, *, clock: Clock) -> None:
         self._uri = uri
         self._clock = clock
-        self._street = SyntheticStreet(seed=uri.seed, width_px=uri.width_px, height_px=uri.height_px)
+        self._scene = open_scene(uri, uri.width_px, uri.height_px)
 
     def frames(self, stop: threading.Event) -> Generator[CapturedFrame, None, None]:
         """Pictures without end, until `stop` is set."""
@@ -54,7 +55,7 @@ class SyntheticSource:
                 yield self._draw(seq, at_s)
 
     def _draw(self, seq: int, at_s: float) -> CapturedFrame:
-        picture = self._street.picture(at_s)
+        picture = self._scene.picture(at_s)
         return CapturedFrame(
             seq=seq,
             captured_at=self._clock.now(),

@@ -149,6 +149,8 @@ class SyntheticStreet:
         height_px: of the picture; at 360 people are 95 to 170 px tall.
     """
 
+    period_s = _WAVE_S
+
     def __init__(self, seed: int = 0, width_px: int = 640, height_px: int = 360) -> None:
         self._seed = seed
         self._view = Viewpoint(width_px, height_px)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from broker import Bus, connect
+from broker import Bus, Delivery, connect
 from broker.topics import CAMERA_FRAME, CONTRACT, NODE_HEALTH, everything
 from broker.transport import Outbound
 from console.mesh import MeshView
@@ -136,7 +136,11 @@ def test_hostile_payloads_on_every_topic(tmp_path: Path) -> None:
         settings = used_settings(state)
         bus = connect(settings, "intruder")
         view = MeshView()
-        bus.subscribe(NODE_HEALTH, lambda delivery: view.fold(delivery, time.monotonic()))
+
+        def on_health(delivery: Delivery) -> None:
+            view.fold(delivery, time.monotonic())
+
+        bus.subscribe(NODE_HEALTH, on_health)
         bus.start()
         assert bus.wait_connected(30)
         publish_everywhere(bus, settings.node)

@@ -26,7 +26,7 @@ SITE_FILE = """
 node: porch
 edge: {detector: true}
 bus: {outbox: {resend_after_s: 0.5}}
-detector: {rules: {presence: {hits: 1, window: 1, cooldown_s: 0.5, min_score: 0.3}}}
+detector: {rules: {presence: {for_s: 0, cooldown_s: 0.5, min_score: 0.3}}}
 cameras: {street: {source: "synthetic:street?seed=3", idle_fps: 5}}
 """
 

@@ -15,11 +15,19 @@ import cv2
 import pytest
 
 from broker import Bus, Delivery, encode_frame, listen
-from broker.messages import Detections, Escalation, FrameMeta, NodeStatus
+from broker.messages import Detections, Escalation, FrameMeta, NodeStatus, WorkerBeat
 from broker.outbox import split_event_id
-from broker.topics import CAMERA_DETECTIONS, CAMERA_ESCALATION, CAMERA_FRAME, NODE_STATUS, RECEIPT
+from broker.topics import (
+    CAMERA_DETECTIONS,
+    CAMERA_ESCALATION,
+    CAMERA_FRAME,
+    CAMERA_STATE,
+    NODE_STATUS,
+    NODE_WORKER_BEAT,
+    RECEIPT,
+)
 from config.settings import BusSettings, Settings
-from tests.support.messages import receipt
+from tests.support.messages import camera_state, receipt
 from tests.support.mosquitto import Mosquitto
 from tests.support.waiting import wait_until
 
@@ -29,7 +37,8 @@ site: home
 node: node-1
 detector:
   rules:
-    presence: {hits: 1, window: 1, cooldown_s: 0, min_score: 0.55}
+    presence: {for_s: 0, cooldown_s: 0, min_score: 0.55}
+  tracking: {confirm_s: 0, lost_s: 600}
 """
 
 
@@ -54,6 +63,7 @@ class Site:
     raised: dict[str, Escalation] = field(default_factory=dict)
     status: list[NodeStatus] = field(default_factory=list)
     confirming: bool = True
+    owned: bool = False
 
     def on_message(self, delivery: Delivery) -> None:
         match delivery.content:
@@ -61,6 +71,9 @@ class Site:
                 self.scored.append(scores)
             case NodeStatus() as status:
                 self.status.append(status)
+                self.owned = False
+            case WorkerBeat() as beat:
+                self.owned = "yard" in beat.cameras
             case Escalation() as escalation:
                 self.raised[escalation.id] = escalation
                 if self.confirming:
@@ -77,7 +90,7 @@ class Site:
                 cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             )  # fmt: skip
         try:
-            wait_until(self._is_online, timeout_s=30, what="the detector's birth")
+            wait_until(lambda: self._is_online() and self.owned, timeout_s=30, what="the detector's birth")
             yield process
         finally:
             process.kill()
@@ -109,16 +122,18 @@ def site(tmp_path: Path, mosquitto: Mosquitto, shared_data: Path, frames: list[b
     settings = Settings(site="home", node="node-2", bus=BusSettings(url=mosquitto.url))
     bus = listen(settings, "test")
     site = Site(tmp_path, mosquitto.url, shared_data / "yolox_nano.onnx", frames, bus)
-    for spec in (CAMERA_DETECTIONS, CAMERA_ESCALATION, NODE_STATUS):
+    for spec in (CAMERA_DETECTIONS, CAMERA_ESCALATION, NODE_STATUS, NODE_WORKER_BEAT):
         bus.subscribe(spec, site.on_message)
     bus.start()
     assert bus.wait_connected(30)
+    bus.publish(CAMERA_STATE.at("home", camera="yard"), camera_state("yard", demand_fps=1.0))
     yield site
     bus.close(0)
 
 
 def test_people_in_the_street_become_escalations_and_a_stopped_worker_says_goodbye(site: Site) -> None:
     with site.detector() as process:
+        site.score(0)
         scores = site.score(1)
         assert sum(d.label == "person" for d in scores.detections) >= 2
         assert (scores.worker, scores.model.name) == ("node-1.detector", "yolox_nano")
@@ -135,7 +150,7 @@ def test_people_in_the_street_become_escalations_and_a_stopped_worker_says_goodb
 def test_escalations_go_on_without_gap_or_repeat_when_the_worker_is_killed(site: Site) -> None:
     site.confirming = False
     with site.detector() as process:
-        for seq in range(3):
+        for seq in range(4):
             site.score(seq)
         wait_until(lambda: len(site.raised) == 3)
         process.kill()
@@ -143,13 +158,13 @@ def test_escalations_go_on_without_gap_or_repeat_when_the_worker_is_killed(site:
     site.raised.clear()
     site.confirming = True
     with site.detector():
-        for seq in range(3, 5):
+        for seq in range(4, 6):
             site.score(seq)
         wait_until(lambda: len(site.raised) == 5, what="the escalations of before and after")
     assert sorted(split_event_id(event_id)[2] for event_id in site.raised) == [1, 2, 3, 4, 5]
     assert len({split_event_id(event_id)[:2] for event_id in site.raised}) == 1
     assert [e.frame_seq for _, e in sorted(site.raised.items(), key=lambda item: split_event_id(item[0])[2])] == [
-        0, 1, 2, 3, 4,
+        1, 2, 3, 4, 5,
     ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator
@@ -48,6 +49,17 @@ def test_everything_that_it_prints_is_in_the_sink_when_it_ends(bridge: Bridge) -
     assert len(ids) == 12
     assert printed_ids(bridge) == sorted(ids)
     assert "(drill)" in bridge.ask("escalations", "--camera", "yard").stdout
+
+
+def test_a_fake_alarm_of_a_rule_arrives_as_a_drill(bridge: Bridge) -> None:
+    bridge.start()
+    done = bridge.ask("alarm", "fake", "--rule", "presence", "--camera", "hall")
+    assert done.returncode == 0, done.stderr
+    assert "1 escalation raised, every one of them in the sink" in done.stderr
+    (line,) = bridge.ask("escalations", "--json").stdout.splitlines()
+    stored = json.loads(line)
+    assert (stored["event_id"], stored["camera"], stored["drill"]) == (done.stdout.strip(), "hall", True)
+    assert (stored["rule"], stored["kind"], stored["severity"]) == ("presence", "presence", "warning")
 
 
 def test_without_a_bridge_it_says_what_waits_and_the_next_one_sends_it(

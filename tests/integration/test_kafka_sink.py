@@ -343,6 +343,18 @@ def test_what_an_independent_reader_finds(kafka: Kafka, real: KafkaSettings, sin
     assert reports.places[0][1].location == f"{real.topic}/{found.partition}/{found.offset}"
 
 
+def test_a_drill_is_marked_in_its_headers(kafka: Kafka, real: KafkaSettings, sinks: Sinks) -> None:
+    sink, reports = sinks.make(real)
+    write_all(sink, [record(1), record(2, drill=True)])
+    reports.wait(2)
+    marks = {headers["ce_id"]: headers.get("ce_drill") for headers in _headers(kafka, real.topic, 2)}
+    assert marks == {b"node-1.detector:e1:1": None, b"node-1.detector:e1:2": b"true"}
+
+
+def _headers(kafka: Kafka, topic: str, at_least: int) -> list[dict[str, bytes | None]]:
+    return [dict(found.headers) for found in kafka.consume(topic, at_least=at_least)]
+
+
 @pytest.mark.parametrize("stream", [spec.name for spec in EVENTS])
 def test_what_an_independent_reader_finds_of_an_event(
     kafka: Kafka, real: KafkaSettings, sinks: Sinks, stream: str

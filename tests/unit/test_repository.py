@@ -55,6 +55,14 @@ def _names(node: ast.Assign | ast.AnnAssign) -> list[ast.Name]:
     return [target for target in targets if isinstance(target, ast.Name)]
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "bench").glob("*.py")), ids=name)
+def test_a_benchmark_takes_its_folder_out_of_the_way_before_it_imports_a_package_of_that_name(path: Path) -> None:
+    modules = [node.module or "" for node in ast.parse(path.read_text()).body if isinstance(node, ast.ImportFrom)]
+    ours = [module.partition(".")[0] for module in modules if module.partition(".")[0] in {*COMPONENTS, "bench"}]
+    shadowed = {file.stem for file in (ROOT / "bench").glob("*.py")} & set(COMPONENTS)
+    assert not shadowed & set(ours) or ours[0] == "bench"
+
+
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_what_a_module_offers_exists(component: str) -> None:
     module = __import__(component)

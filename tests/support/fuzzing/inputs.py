@@ -6,8 +6,9 @@ Whoever draws decides: a seeded `random.Random` for speed, hypothesis's for its 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
 import msgspec.inspect as shape
@@ -111,7 +112,7 @@ class _Writer:
     Args:
         rng: decides.
         harm: probability that a value is something else.
-        many: items of each list and dictionary, where it is not a few.
+        many: items of each list and dictionary, where it is not a few; what is inside such an item has a few.
     """
 
     def __init__(self, rng: Random, harm: float, many: int) -> None:
@@ -132,10 +133,7 @@ class _Writer:
             shape.AnyType: lambda *_: rng.choice(_ANY_VALUES),
             shape.DictType: self._dict,
             shape.TupleType: lambda name, info: self._array(name, info.item_types),  # type: ignore[attr-defined]
-            shape.VarTupleType: lambda name, info: self._array(
-                name,
-                [info.item_type] * (many or rng.choice((0, 1, 1, 2, 5))),  # type: ignore[attr-defined]
-            ),
+            shape.VarTupleType: self._list,
         }
 
     def text_of(self, name: str, info: shape.Type) -> str:
@@ -157,11 +155,23 @@ class _Writer:
     def _array(self, name: str, items: Sequence[shape.Type]) -> str:
         return "[" + ",".join(self.text_of(name, item) for item in items) + "]"
 
+    def _list(self, name: str, info: object) -> str:
+        assert isinstance(info, shape.VarTupleType)
+        with self._many_here() as many:
+            return self._array(name, [info.item_type] * (many or self._rng.choice((0, 1, 1, 2, 5))))
+
     def _dict(self, name: str, info: object) -> str:
         assert isinstance(info, shape.DictType)
         keys = self._rng.choices(("a", "b", "b", "\\u0000", "x" * 300), k=self._rng.randrange(4))
-        keys += [f"k{number}" for number in range(self._many)]
-        return "{" + ",".join(f'"{key}":{self.text_of(name, info.value_type)}' for key in keys) + "}"
+        with self._many_here() as many:
+            keys += [f"k{number}" for number in range(many)]
+            return "{" + ",".join(f'"{key}":{self.text_of(name, info.value_type)}' for key in keys) + "}"
+
+    @contextlib.contextmanager
+    def _many_here(self) -> Iterator[int]:
+        many, self._many = self._many, 0
+        yield many
+        self._many = many
 
     def _string(self, name: str, info: object) -> str:
         assert isinstance(info, shape.StrType)

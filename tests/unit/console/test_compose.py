@@ -86,7 +86,7 @@ def test_the_roles_read_back_what_was_planned(tmp_path: Path) -> None:
         "node": "laptop",
         "state_dir": tmp_path,
         "cameras": {"yard": {"source": "synthetic:street?seed=3", "motion_fps": 7.5}},
-        "detector": {"rules": {"door": {"label": "person", "hits": 2, "cooldown_s": 1.5}}},
+        "detector": {"rules": {"door": {"label": "person", "for_s": 2, "cooldown_s": 1.5}}},
         "bridge": {"kafka": {"bootstrap": "kafka-1:9092"}},
     }
     plan = compose(load_settings(None, given), ALL_TAKEN)

@@ -15,7 +15,7 @@ from broker.outbox import Outbox
 from broker.outbox_file import read_backlogs, read_waiting
 from broker.topics import CAMERA_MOTION
 from config.clock import ManualClock
-from console.drill import Drill
+from console.drill import Alarm, Drill
 
 ORIGIN = "node-1.drill"
 
@@ -39,7 +39,7 @@ def make_bus(path: Path, rows_max: int = 200_000) -> Bus:
 
 
 def make_drill(bus: Bus, clock: ManualClock, told: list[str], *, motion: bool = False) -> Drill:
-    return Drill(bus, "yard", severity="critical", rule="fence", motion=motion, clock=clock, tell=told.append)
+    return Drill(bus, "yard", Alarm("fence", "critical"), motion=motion, clock=clock, tell=told.append)
 
 
 def movements(path: Path) -> list[MotionEvent]:

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from broker.topics import CAMERA_STATE
+from broker import Delivery
+from broker.messages import CameraOwner
+from broker.topics import CAMERA_OWNER, CAMERA_STATE
 from console import mesh as mesh_module
 from console.mesh import CAMERAS_MAX, ESCALATIONS_KEPT, CameraFigures, MeshView
-from tests.support.messages import camera_state
+from tests.support.messages import AT, camera_state
 from tests.unit.console.deliveries import (
     delivery,
     detections,
@@ -55,6 +57,26 @@ def test_latencies_are_from_capture_to_the_published_score() -> None:
         view.fold(detections(seq=milliseconds, latency_ms=milliseconds), 0.0)
     assert camera(view).latency_p50_ms == pytest.approx(50.5)
     assert camera(view).latency_p99_ms == pytest.approx(99.0)
+
+
+def owner(worker: str, epoch: int) -> Delivery:
+    message = CameraOwner(camera="yard", worker=worker, epoch=epoch, at=AT)
+    return delivery(CAMERA_OWNER.at("home", camera="yard"), message)
+
+
+def test_scores_of_a_worker_that_has_lost_the_camera_are_passed_over_and_counted() -> None:
+    view = MeshView()
+    assert view.fold(detections(seq=1), 0.0)
+    view.fold(owner("two.detector", 5), 0.0)
+    assert not view.fold(detections(seq=2), 10.0)
+    assert (camera(view).scored, view.snapshot(0.0).late_scores) == (1, 1)
+    assert (camera(view).worker, camera(view).orphan) == ("two.detector", False)
+
+
+def test_a_camera_that_no_worker_takes_is_an_orphan() -> None:
+    view = MeshView()
+    view.fold(owner("", 6), 0.0)
+    assert camera(view).orphan
 
 
 def test_without_a_score_there_is_no_latency() -> None:

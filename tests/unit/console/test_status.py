@@ -5,10 +5,11 @@ import io
 import pytest
 from rich.console import Console
 
-from broker.topics import CAMERA_STATE
+from broker.messages import CameraOwner
+from broker.topics import CAMERA_OWNER, CAMERA_STATE
 from console.mesh import MeshSnapshot, MeshView
 from console.status import PlainScreen, TerminalScreen, camera_line, mesh_line, watched
-from tests.support.messages import camera_state
+from tests.support.messages import AT, camera_state
 from tests.unit.console.deliveries import delivery, detections, escalated, frame, health, motion_active
 
 
@@ -42,6 +43,14 @@ def test_how_a_camera_is_watched_is_said_where_it_is_not_as_usual() -> None:
     (yard,) = view.snapshot(0.0).cameras
     assert watched(yard) == "eco, private, not scored, recording failed"
     assert camera_line(yard).endswith("escalations 0  eco, private, not scored, recording failed")
+
+
+def test_a_camera_that_no_worker_takes_is_marked() -> None:
+    view = MeshView()
+    orphan = CameraOwner(camera="yard", worker="", epoch=2, at=AT)
+    view.fold(delivery(CAMERA_STATE.at("home", camera="yard"), camera_state()), 0.0)
+    view.fold(delivery(CAMERA_OWNER.at("home", camera="yard"), orphan), 0.0)
+    assert watched(view.snapshot(0.0).cameras[0]) == "monitor, no worker takes it"
 
 
 def test_an_empty_mesh_says_so() -> None:

@@ -7,16 +7,30 @@ from datetime import timedelta
 import pytest
 
 from broker import CONTRACT, Delivery
-from broker.messages import CameraDocument, ClipEvent, Command, CommandValue, MotionHour, MotionTrend, Reply
+from broker.messages import (
+    CameraDocument,
+    CameraOwner,
+    ClipEvent,
+    Command,
+    CommandValue,
+    MotionHour,
+    MotionTrend,
+    Reply,
+    WorkerBeat,
+    WorkerStatus,
+)
 from broker.topics import (
     CAMERA_CLIP,
     CAMERA_MOTION,
     CAMERA_MOTION_TREND,
+    CAMERA_OWNER,
     CAMERA_SET,
     CAMERA_SNAPSHOT,
     CAMERA_STATE,
     NODE_COMMAND,
     NODE_REPLY,
+    NODE_WORKER,
+    NODE_WORKER_BEAT,
     REGISTRY_CAMERA,
 )
 from console.watch import KINDS, describe, json_line, text_line
@@ -39,6 +53,9 @@ SNAPSHOT = CAMERA_SNAPSHOT.at("home", camera="yard")
 CLIP = CAMERA_CLIP.at("home", camera="yard")
 TREND = CAMERA_MOTION_TREND.at("home", camera="yard")
 REGISTRY = REGISTRY_CAMERA.at("home", camera="yard")
+OWNER = CAMERA_OWNER.at("home", camera="yard")
+WORKER = NODE_WORKER.at("home", node="node-1", role="detector")
+BEAT = NODE_WORKER_BEAT.at("home", node="node-1", role="detector")
 COMMAND = NODE_COMMAND.at("home", node="node-1", role="edge")
 REPLY = NODE_REPLY.at("home", node="node-1", role="edge")
 COMMAND_WORDS = "restart camera=yard [c]"
@@ -77,6 +94,16 @@ def test_every_line_of_the_contract_has_a_kind_of_its_own() -> None:
         (delivery(MOTION, motion("i:e:1", score=0.031)), "start 3.1% in 0 boxes"),
         (delivery(MOTION, motion("i:e:1", type="end", ended="quiet")), "end (quiet) 0.0% in 0 boxes"),
         (motion_active("OFF"), "OFF"),
+        (
+            delivery(OWNER, CameraOwner(camera="yard", worker="a.detector", epoch=3, at=AT)),
+            "a.detector, epoch 3",
+        ),
+        (delivery(OWNER, CameraOwner(camera="yard", worker="", epoch=4, at=AT)), "nobody: an orphan, epoch 4"),
+        (
+            delivery(WORKER, WorkerStatus(worker="a.detector", state="online", at=AT, capacity_fps=20.0)),
+            "online, takes 20 fps",
+        ),
+        (delivery(BEAT, WorkerBeat(worker="a.detector", seq=1, at=AT)), "0 cameras, scored 0.0 fps"),
         (escalated(), "warning presence: person at yard [node-1.detector:abcd:1]"),
         (receipt(), "node-1.detector:abcd:1 in journal/1 after 2.5 ms"),
         (health(mailbox=3), "up 10 s, CPU 12%, 80 MB, 0 messages wait, 3 dropped"),

@@ -13,7 +13,7 @@ from broker import encode_frame
 from broker.messages import FrameMeta, ModelRef
 from config import TransientError
 from detector.backends import Prepared
-from detector.decoding import Found, Outputs
+from detector.decoding import Fit, Found, Outputs
 from detector.pictures import Picture
 
 __all__ = ["MODEL", "BrightBackend", "frame", "picture"]
@@ -28,12 +28,16 @@ class BrightBackend:
         open: cleared, `infer` waits until it is set again; `waiting` says that it does.
         failures: so many inferences fail.
         batches: sizes of the batches so far.
+        closed: it gave back what it held.
     """
 
     def __init__(self, *, batch_max: int = 1) -> None:
         self.model = MODEL
         self.labels = ("person",)
+        self.device = "cpu"
         self.batch_max = batch_max
+        self.input_px = (64, 48)
+        self.closed = False
         self.open = threading.Event()
         self.open.set()
         self.waiting = threading.Event()
@@ -41,7 +45,7 @@ class BrightBackend:
         self.batches: list[int] = []
 
     def prepare(self, picture: Picture) -> Prepared:
-        return Prepared(picture, 1.0, picture.shape[1], picture.shape[0])
+        return Prepared(picture, Fit(picture.shape[1], picture.shape[0]))
 
     def infer(self, batch: Sequence[Prepared]) -> list[Outputs]:
         assert 1 <= len(batch) <= self.batch_max
@@ -55,9 +59,13 @@ class BrightBackend:
 
     def decode(self, outputs: Outputs, prepared: Prepared) -> Found:
         score = outputs[0][0]
-        box = np.array([[prepared.width / 4, 0, prepared.width / 2, prepared.height]], np.float32)
+        width, height = prepared.fit.width, prepared.fit.height
+        box = np.array([[width / 4, 0, width / 2, height]], np.float32)
         one = Found(box, np.array([score], np.float32), np.zeros(1, np.int64))
         return one if score > 0.35 else one[np.zeros(1, np.bool_)]
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def picture(*, person: bool = True, width: int = 64, height: int = 48) -> Picture:

@@ -13,6 +13,8 @@ from broker.topics import (
     CAMERA_ESCALATION,
     CAMERA_EVIDENCE,
     CAMERA_FRAME,
+    CAMERA_TRACK,
+    CAMERA_TRACK_OPEN,
     REJECT,
     TopicSpec,
 )
@@ -42,7 +44,14 @@ class Street:
         """Connect the node and the listener."""
         self.node = self.join("node-1.edge")
         listener = self.join("node-1.console", start=False)
-        for spec in (CAMERA_DETECTIONS, CAMERA_ESCALATION, CAMERA_EVIDENCE, REJECT):
+        for spec in (
+            CAMERA_DETECTIONS,
+            CAMERA_ESCALATION,
+            CAMERA_EVIDENCE,
+            CAMERA_TRACK,
+            CAMERA_TRACK_OPEN,
+            REJECT,
+        ):
             self.heard[spec] = []
             listener.subscribe(spec, self.heard[spec].append)
         listener.start()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.messages import Detections, decode_json, encode_json
-from detector.decoding import FOUND_MAX, Found, letterbox, suppress, to_detections, to_picture
+from detector.decoding import FOUND_MAX, Fit, Found, best, suppress, to_detections, to_picture
 from detector.layouts import YoloxLayout
 from tests.support.messages import AT
 from tests.unit.detector.stand_ins import MODEL
@@ -21,29 +21,6 @@ def found(*boxes: tuple[float, float, float, float, float, int]) -> Found:
     return Found(table[:, :4], table[:, 4], table[:, 5].astype(np.int64))
 
 
-def test_letterbox_keeps_the_shape_and_fills_with_grey() -> None:
-    canvas, scale = letterbox(np.full((360, 480, 3), 200, np.uint8), 416, 416)
-    assert scale == pytest.approx(416 / 480)
-    assert canvas.shape == (416, 416, 3)
-    assert (canvas[:312] == 200).all()
-    assert (canvas[312:] == 114).all()
-
-
-def test_letterbox_keeps_the_order_of_colours() -> None:
-    picture = np.zeros((10, 10, 3), np.uint8)
-    picture[:, :, 0] = 255
-    canvas, _ = letterbox(picture, 20, 20)
-    assert canvas[5, 5].tolist() == [255, 0, 0]
-
-
-@given(st.integers(1, 300), st.integers(1, 300), st.sampled_from([32, 416, 640]), st.sampled_from([32, 416]))
-def test_letterbox_takes_any_picture(width: int, height: int, input_width: int, input_height: int) -> None:
-    canvas, scale = letterbox(np.zeros((height, width, 3), np.uint8), input_width, input_height)
-    assert canvas.shape == (input_height, input_width, 3)
-    assert width * scale <= input_width + 1
-    assert height * scale <= input_height + 1
-
-
 @given(sides, sides, st.tuples(*[st.floats(0, 1)] * 4))
 def test_a_box_comes_back_from_the_networks_input_to_where_it_was(
     width: int, height: int, corners: tuple[float, float, float, float]
@@ -52,7 +29,7 @@ def test_a_box_comes_back_from_the_networks_input_to_where_it_was(
     y1, y2 = sorted((corners[1] * height, corners[3] * height))
     scale = min(416 / width, 416 / height)
     there = found((x1 * scale, y1 * scale, x2 * scale, y2 * scale, 0.5, 0))
-    back = to_picture(there, scale, width, height)
+    back = to_picture(there, Fit(width, height, scale, scale))
     for box in back.boxes_px:
         assert box == pytest.approx([x1, y1, x2, y2], rel=1e-4, abs=1e-2)
     if x2 - x1 > 0.1 and y2 - y1 > 0.1:
@@ -63,7 +40,7 @@ def test_a_box_comes_back_from_the_networks_input_to_where_it_was(
 def test_boxes_are_clipped_to_the_picture_and_can_be_sent(
     width: int, height: int, boxes: list[tuple[float, float, float, float]]
 ) -> None:
-    clipped = to_picture(found(*((*box, 0.5, 0) for box in boxes)), 0.75, width, height)
+    clipped = to_picture(found(*((*box, 0.5, 0) for box in boxes)), Fit(width, height, 0.75, 0.75))
     detections = to_detections(clipped, ("person",), width, height)
     assert len(detections) == len(clipped)
     for detection in detections:
@@ -80,7 +57,7 @@ def test_boxes_are_clipped_to_the_picture_and_can_be_sent(
 
 def test_boxes_that_are_not_numbers_are_left_out() -> None:
     nan = float("nan")
-    assert len(to_picture(found((nan, nan, nan, nan, 0.9, 0)), 1.0, 100, 100)) == 0
+    assert len(to_picture(found((nan, nan, nan, nan, 0.9, 0)), Fit(100, 100))) == 0
 
 
 def test_of_boxes_of_one_class_that_overlap_the_best_stays() -> None:
@@ -98,19 +75,27 @@ def test_a_suppressed_box_suppresses_nothing() -> None:
     assert kept.boxes_px[:, 0].tolist() == [0, 6]
 
 
-def test_a_box_inside_another_is_one_object_where_the_smaller_counts() -> None:
-    nested = found((0, 0, 20, 40, 0.9, 0), (5, 5, 12, 20, 0.8, 0), (18, 0, 38, 40, 0.7, 0))
-    assert len(suppress(nested, 0.4)) == 3
-    assert suppress(nested, 0.4, of_smaller=True).scores.tolist() == pytest.approx([0.9, 0.7])
+def test_a_box_in_an_input_that_was_stretched_or_has_a_rim_comes_back_too() -> None:
+    there = found((100, 60, 200, 160, 0.5, 0))
+    assert to_picture(there, Fit(480, 360, 2.0, 0.5)).boxes_px.tolist() == [[50, 120, 100, 320]]
+    assert to_picture(there, Fit(480, 360, 0.5, 0.5, 10, 20)).boxes_px.tolist() == [[180, 80, 380, 280]]
 
 
 def test_nothing_found_stays_nothing() -> None:
     assert len(suppress(found(), 0.45)) == 0
+    assert len(best(found())) == 0
+
+
+def test_a_box_of_no_numbers_suppresses_nothing() -> None:
+    nan = float("nan")
+    kept = suppress(found((nan, 0, nan, 10, 0.9, 0), (0, 0, 10, 10, 0.6, 0), (0, 0, float("inf"), 10, 0.7, 0)), 0.45)
+    assert kept.scores.tolist() == pytest.approx([0.6])
 
 
 def test_the_number_of_boxes_is_bounded() -> None:
     crowd = found(*((20 * n, 0, 20 * n + 10, 10, 0.5, 0) for n in range(2 * FOUND_MAX)))
     assert len(suppress(crowd, 0.45)) == FOUND_MAX
+    assert len(best(crowd)) == FOUND_MAX
 
 
 def test_a_recorded_output_decodes_to_the_boxes_that_opencv_finds_in_it() -> None:
@@ -118,7 +103,8 @@ def test_a_recorded_output_decodes_to_the_boxes_that_opencv_finds_in_it() -> Non
     rows = np.zeros((YoloxLayout.rows(416, 416), 85), np.float32)
     rows[recorded["places"]] = recorded["rows"]
     raw = YoloxLayout(416, 416, 80).decode((rows,), 0.35)
-    decoded = to_picture(suppress(raw, 0.45), float(recorded["scale"]), 480, 360)
+    scale = float(recorded["scale"])
+    decoded = to_picture(suppress(raw, 0.45), Fit(480, 360, scale, scale))
     expected = recorded["expected"]
     assert decoded.classes.tolist() == expected[:, 5].tolist()
     assert decoded.scores == pytest.approx(expected[:, 4], abs=1e-5)

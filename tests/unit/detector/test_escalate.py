@@ -18,16 +18,20 @@ from broker.outbox import split_event_id
 from broker.references import clip_reference
 from broker.topics import CAMERA_ESCALATION, CAMERA_EVIDENCE, RECEIPT
 from config import ManualClock
-from config.settings import PresenceRule
+from config.rules import AbsenceRule, PresenceRule
 from detector.escalate import Escalator
-from detector.rules import Firing
+from detector.scene import Firing, Step, Track
 from tests.support.messages import AT, frame_meta, jpeg, receipt
 from tests.support.waiting import wait_until
-from tests.unit.detector.stand_ins import MODEL, picture
+from tests.unit.detector.stand_ins import MODEL
 from tests.unit.detector.street import ORIGIN, SITE, Street
 
 SOMEBODY = Detection(label="person", score=0.87, box=(0.25, 0.25, 0.5, 0.75), box_px=(16, 12, 32, 36))
-FIRING = Firing("night", PresenceRule(severity="critical"), "yard", 3, 5, (SOMEBODY,))
+WALKER = Track("t-1", "person", 0.87, 0.0, (Step(3.0, SOMEBODY.box),), zones={"drive": 1.0})
+FIRING = Firing(
+    "night", PresenceRule(severity="critical"), "yard", 3.0, "person in drive on yard", (WALKER,), (SOMEBODY,)
+)
+NOBODY = Firing("care", AbsenceRule(kind="absence"), "yard", 3.0, "nobody on yard for an hour")
 
 
 @pytest.fixture
@@ -39,11 +43,11 @@ def bus(street: Street) -> Bus:
 
 
 def escalator(bus: Bus, held_max: int = 64) -> Escalator:
-    return Escalator(bus, MODEL, evidence_bytes_max=20_000, clock=ManualClock(AT), held_max=held_max)
+    return Escalator(bus, evidence_bytes_max=20_000, clock=ManualClock(AT), held_max=held_max)
 
 
 def raise_one(raising: Escalator, seq: int) -> None:
-    raising.escalate(FIRING, frame_meta(seq=seq), picture())
+    raising.escalate(FIRING, Frame(frame_meta(seq=seq), jpeg()), MODEL)
 
 
 def test_an_escalation_says_who_what_where_and_when_and_shows_it(street: Street, bus: Bus) -> None:
@@ -57,7 +61,8 @@ def test_an_escalation_says_who_what_where_and_when_and_shows_it(street: Street,
     assert (said.camera, said.rule, said.kind, said.severity) == ("yard", "night", "presence", "critical")
     assert (said.label, said.score, said.frame_seq, said.captured_at, said.raised_at) == ("person", 0.87, 7, AT, AT)
     assert (said.worker, said.model, said.detections) == (ORIGIN, MODEL, (SOMEBODY,))
-    assert said.summary == "person on yard: seen in 3 of 5 frames, best score 0.87"
+    assert (said.tracks, said.zones) == (("t-1",), ("drive",))
+    assert said.summary == "person in drive on yard"
     (evidence,) = said.evidence
     assert len(evidence.data) <= 20_000
     assert evidence.sha256 == hashlib.sha256(evidence.data).hexdigest()
@@ -69,13 +74,32 @@ def test_an_escalation_says_who_what_where_and_when_and_shows_it(street: Street,
 def test_an_escalation_of_a_camera_that_is_recorded_names_its_clip(street: Street, bus: Bus) -> None:
     raising = escalator(bus)
     raise_one(raising, 1)
-    raising.escalate(FIRING, frame_meta(seq=2, recorded=True), picture())
+    raising.escalate(FIRING, Frame(frame_meta(seq=2, recorded=True), jpeg()), MODEL)
     wait_until(lambda: len(street.heard[CAMERA_ESCALATION]) == 2)
     bare, recorded = (delivery.content for delivery in street.heard[CAMERA_ESCALATION])
     assert isinstance(bare, Escalation)
     assert isinstance(recorded, Escalation)
     assert bare.clip == ""
     assert recorded.clip == clip_reference("yard", AT, recorded.id)
+
+
+def test_an_escalation_about_nobody_has_a_picture_without_boxes(street: Street, bus: Bus) -> None:
+    escalator(bus).escalate(NOBODY, Frame(frame_meta(), jpeg()), MODEL)
+    wait_until(lambda: street.heard[CAMERA_ESCALATION])
+    said = street.heard[CAMERA_ESCALATION][0].content
+    assert isinstance(said, Escalation)
+    assert (said.kind, said.label, said.tracks, said.zones, said.detections) == ("absence", "person", (), (), ())
+    assert len(said.evidence) == 1
+
+
+def test_a_picture_that_cannot_be_decoded_holds_no_escalation_up(street: Street, bus: Bus) -> None:
+    with structlog.testing.capture_logs() as logs:
+        escalator(bus).escalate(FIRING, Frame(frame_meta(), jpeg()[:40]), MODEL)
+    wait_until(lambda: street.heard[CAMERA_ESCALATION])
+    said = street.heard[CAMERA_ESCALATION][0].content
+    assert isinstance(said, Escalation)
+    assert said.evidence == ()
+    assert "evidence.refused" in [line["event"] for line in logs]
 
 
 def test_the_picture_in_the_json_is_base64_that_any_tool_reads(street: Street, bus: Bus) -> None:

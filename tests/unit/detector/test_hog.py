@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from detector.backends.hog import HogBackend, HogParameters, margin_to_score
-from detector.decoding import to_detections
+from detector.backends.hog import HogBackend, HogParameters, margin_to_score, without_inner
+from detector.decoding import Found, to_detections
 from detector.pictures import Picture
 from edge.synthetic.street import SyntheticStreet
 
@@ -74,3 +74,16 @@ def test_its_identity_is_its_parameters() -> None:
     assert first.model == same.model
     assert first.model.sha256 != other.model.sha256
     assert first.model.name == "hog-people"
+
+
+def test_a_box_inside_another_is_the_same_person() -> None:
+    boxes = np.array([(0, 0, 20, 40), (5, 5, 12, 20), (18, 0, 38, 40)], np.float32)
+    nested = Found(boxes, np.array([0.8, 0.9, 0.7], np.float32), np.zeros(3, np.int64))
+    assert without_inner(nested, 0.4).scores.tolist() == pytest.approx([0.9, 0.7])
+    assert len(without_inner(nested[np.zeros(3, np.bool_)], 0.4)) == 0
+
+
+def test_it_says_how_large_it_looks(hog: HogBackend) -> None:
+    assert hog.input_px == (800, 800)
+    assert max(hog.prepare(np.zeros((1080, 1920, 3), np.uint8)).pixels.shape) == 800
+    hog.close()

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector.mailbox import LatestMailbox
+from config import ManualClock
+from detector.mailbox import LatestMailbox, WaitingLine
 
 
 def put(mailbox: LatestMailbox[str], camera: str, item: str, size_bytes: int = 1) -> None:
@@ -119,3 +121,102 @@ def test_every_frame_is_taken_or_dropped_or_waits(steps: list[tuple[str, str | i
             assert kind == "take"
             taken += len(mailbox.take(value, 0))
     assert taken + mailbox.dropped().total() + len(mailbox) == put_count
+
+
+def test_a_preferred_camera_comes_first_until_its_time_is_over() -> None:
+    clock = ManualClock()
+    mailbox = LatestMailbox[str](clock=clock)
+    for camera in "abc":
+        put(mailbox, camera, camera)
+        mailbox.take(1, 0)
+    mailbox.prefer("c", 60)
+    for camera in "abc":
+        put(mailbox, camera, camera)
+    assert mailbox.take(3, 0) == ["c", "a", "b"]
+    clock.advance(60)
+    for camera in "abc":
+        put(mailbox, camera, camera)
+    assert mailbox.take(3, 0) == ["a", "b", "c"]
+
+
+def test_preferred_cameras_never_starve_the_others() -> None:
+    clock = ManualClock()
+    mailbox = LatestMailbox[str](clock=clock, min_rate_fps=0.5)
+    mailbox.prefer("alarm", 1000)
+    turns: list[str] = []
+    for _ in range(600):  # a minute at ten turns a second, and every camera always has a frame
+        for camera in ("alarm", "a", "b", "c"):
+            put(mailbox, camera, camera)
+        turns += mailbox.take(1, 0)
+        clock.advance(0.1)
+    assert {camera: turns.count(camera) for camera in "abc"} == dict.fromkeys("abc", 30)
+    assert turns.count("alarm") == 510
+
+
+def test_without_time_for_the_least_rate_everybody_gets_the_same() -> None:
+    clock = ManualClock()
+    mailbox = LatestMailbox[str](clock=clock, min_rate_fps=10)
+    mailbox.prefer("alarm", 1000)
+    turns: list[str] = []
+    for _ in range(400):
+        for camera in ("alarm", "a", "b", "c"):
+            put(mailbox, camera, camera)
+        turns += mailbox.take(1, 0)
+        clock.advance(0.1)
+    assert {camera: turns.count(camera) for camera in ("alarm", "a", "b", "c")} == dict.fromkeys(
+        ("alarm", "a", "b", "c"), 100
+    )
+
+
+def test_a_line_says_for_how_many_there_is_room() -> None:
+    line = WaitingLine[str]()
+    assert line.wait_room(2, 0) == 2
+    line.put("a")
+    assert line.wait_room(2, 0) == 1
+    line.put("b")
+    assert line.wait_room(2, 0) == 0
+
+
+def test_who_waits_for_room_goes_on_when_something_is_taken() -> None:
+    line = WaitingLine[str]()
+    line.put("a")
+    room: list[int] = []
+    filling = threading.Thread(target=lambda: room.append(line.wait_room(1, 30)))
+    filling.start()
+    assert line.take(len, 0) == ["a"]
+    filling.join(30)
+    assert room == [1]
+
+
+def test_who_takes_from_a_line_sees_all_that_wait_and_takes_the_first() -> None:
+    line = WaitingLine[str]()
+    for item in "abc":
+        line.put(item)
+    seen: list[tuple[str, ...]] = []
+
+    def two(waiting: Sequence[str]) -> int:
+        seen.append(tuple(waiting))
+        return 2
+
+    assert line.take(two, 0) == ["a", "b"]
+    assert seen == [("a", "b", "c")]
+    assert len(line) == 1
+
+
+def test_a_line_that_is_closed_gives_what_is_left_and_is_over() -> None:
+    line = WaitingLine[str]()
+    line.put("last")
+    line.close()
+    assert not line.is_over
+    assert line.take(len, 30) == ["last"]
+    assert line.take(len, 30) == []
+    assert line.is_over
+
+
+def test_a_mailbox_is_over_when_it_is_closed_and_empty() -> None:
+    mailbox = LatestMailbox[str]()
+    put(mailbox, "a", "last")
+    mailbox.close()
+    assert not mailbox.is_over
+    mailbox.take(1, 0)
+    assert mailbox.is_over

@@ -7,19 +7,20 @@ import pytest
 import structlog.testing
 
 from config import ConfigError
-from config.settings import DetectorSettings, PresenceRule
+from config.rules import PresenceRule
+from config.settings import DetectorSettings
 from detector.labels import COCO_LABELS, read_labels
-from detector.models import cached_model, open_backend
+from detector.model_store import ModelStore
+from detector.models import open_backend
 
 
 def test_without_a_model_it_is_hog_and_one_line_says_how_to_get_a_better_one(tmp_path: Path) -> None:
     with structlog.testing.capture_logs() as logs:
-        backend = open_backend(DetectorSettings(), cache=tmp_path / "models")
+        backend = open_backend(DetectorSettings(models_folder=tmp_path / "models"))
     assert backend.model.name == "hog-people"
     (line,) = logs
     assert line["event"] == "model.hog_in_use"
-    assert "save https://github.com/Megvii-BaseDetection/YOLOX/releases" in line["hint"]
-    assert str(tmp_path / "models") in line["hint"]
+    assert "vigil models pull yolox_nano" in line["hint"]
 
 
 def test_the_newest_model_of_the_cache_is_taken(tmp_path: Path, shared_data: Path) -> None:
@@ -27,20 +28,20 @@ def test_the_newest_model_of_the_cache_is_taken(tmp_path: Path, shared_data: Pat
         (tmp_path / name).write_bytes((shared_data / "yolox_nano.onnx").read_bytes())
         os.utime(tmp_path / name, (1_000_000 - age, 1_000_000 - age))
     (tmp_path / "newer.txt").write_text("no model")
-    assert cached_model(tmp_path) == tmp_path / "new.onnx"
-    assert open_backend(DetectorSettings(), cache=tmp_path).model.name == "new"
+    assert ModelStore(tmp_path).newest() == tmp_path / "new.onnx"
+    assert open_backend(DetectorSettings(models_folder=tmp_path)).model.name == "new"
 
 
 def test_a_model_that_is_asked_for_goes_before_the_cache(tmp_path: Path, shared_data: Path) -> None:
     (tmp_path / "cached.onnx").write_bytes(b"broken")
     settings = DetectorSettings(model=shared_data / "yolox_nano.onnx")
-    assert open_backend(settings, cache=tmp_path).model.name == "yolox_nano"
+    assert open_backend(settings.model_copy(update={"models_folder": tmp_path})).model.name == "yolox_nano"
 
 
 def test_a_broken_model_in_the_cache_is_named(tmp_path: Path) -> None:
     (tmp_path / "cached.onnx").write_bytes(b"broken")
     with pytest.raises(ConfigError, match=r"cached\.onnx is not a model"):
-        open_backend(DetectorSettings(), cache=tmp_path)
+        open_backend(DetectorSettings(models_folder=tmp_path))
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -57,7 +58,7 @@ def test_a_folder_is_no_model(tmp_path: Path) -> None:
 def test_a_rule_that_waits_for_what_the_model_never_says_is_refused(label: str, hint: str, tmp_path: Path) -> None:
     settings = DetectorSettings(rules={"watch": PresenceRule(label=label)})
     with pytest.raises(ConfigError, match=hint) as caught:
-        open_backend(settings, cache=tmp_path)
+        open_backend(settings.model_copy(update={"models_folder": tmp_path}))
     assert caught.value.field == "detector.rules.watch.label"
 
 
@@ -65,7 +66,6 @@ def test_labels_come_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "labels.txt"
     file.write_text("forklift\n\n  pallet jack \n")
     assert read_labels(file) == ("forklift", "pallet jack")
-    assert read_labels(None) is COCO_LABELS
     assert len(set(COCO_LABELS)) == 80
 
 

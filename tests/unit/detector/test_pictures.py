@@ -38,6 +38,29 @@ def test_a_frame_becomes_pixels_in_blue_green_red() -> None:
     assert blue < 50
 
 
+@pytest.mark.parametrize(
+    ("size_px", "fits_px", "decoded_px"),
+    [
+        ((640, 480), None, (640, 480)),
+        ((640, 480), (640, 480), (640, 480)),
+        ((640, 480), (416, 416), (640, 480)),
+        ((832, 480), (416, 416), (416, 240)),
+        ((834, 480), (416, 416), (417, 240)),
+        ((831, 480), (416, 416), (831, 480)),
+        ((1920, 1080), (416, 416), (480, 270)),
+        ((480, 1920), (416, 416), (120, 480)),
+        ((3840, 100), (64, 64), (480, 13)),
+        ((64, 48), (416, 416), (64, 48)),
+    ],
+)
+def test_a_picture_is_decoded_no_larger_than_it_is_needed(
+    size_px: tuple[int, int], fits_px: tuple[int, int] | None, decoded_px: tuple[int, int]
+) -> None:
+    width, height = size_px
+    pixels = read_picture(Frame(frame_meta(width=width, height=height), jpeg(width, height)), fits_px)
+    assert pixels.shape == (decoded_px[1], decoded_px[0], 3)
+
+
 def test_a_picture_that_claims_to_be_enormous_is_not_decoded() -> None:
     bomb = resized_header(jpeg(), 65535, 65535)
     with pytest.raises(BadPayloadError, match="65535x65535 is more than"):

@@ -1,112 +1,185 @@
+"""Rules: each line of the table to the frame, and the same when another worker takes over anywhere in it."""
+
 from __future__ import annotations
 
-import itertools
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
-from broker.messages import Detection
-from config.settings import PresenceRule
-from detector.rules import Firing, PresenceWatch
+from broker.messages import OpenEvents, RuleMemory, decode_json, encode_json
+from config.rules import Hours, PresenceRule, Rule
+from detector.rules import RuleWatch, open_rules
+from detector.scene import Scene
+from tests.support.rule_cases import CASES, RuleCase, fired_at, open_case
+from tests.support.scenes import Actor, Stage, play, upright
 
-
-def seen(score: float = 0.9, label: str = "person") -> list[Detection]:
-    return [Detection(label=label, score=score, box=(0.1, 0.1, 0.3, 0.9), box_px=(10, 10, 30, 90))]
-
-
-def watch(**changes: object) -> PresenceWatch:
-    return PresenceWatch("presence", PresenceRule.model_validate({"cooldown_s": 0, **changes}))
+RULES: TypeAdapter[dict[str, Rule]] = TypeAdapter(dict[str, Rule])
 
 
-def fired(rule: PresenceWatch, frames: str, *, camera: str = "yard", start_s: float = 0.0) -> list[int]:
-    """Places at which a sequence fires; ``x`` is a frame with a person, ``.`` one without; one a second."""
-    return [
-        place
-        for place, mark in enumerate(frames)
-        if rule.feed(camera, start_s + place, seen() if mark == "x" else []) is not None
-    ]
+def told(case: RuleCase) -> str:
+    return f"{case.kind}: {case.what}"
 
 
-def test_it_fires_when_seen_in_enough_of_the_last_frames() -> None:
-    assert fired(watch(hits=3, window=5), "x.x.x") == [4]
+@pytest.mark.parametrize("case", CASES, ids=told)
+def test_it_fires_at_these_very_seconds(case: RuleCase) -> None:
+    assert fired_at(case) == pytest.approx(case.fires_s)
 
 
-def test_it_stays_quiet_when_the_hits_are_spread_too_far() -> None:
-    assert fired(watch(hits=3, window=5), "x..x..x..x") == []
+def over_the_bus(memory: RuleMemory) -> RuleMemory:
+    """As the next worker reads it."""
+    message = OpenEvents(camera="room", at=datetime.now(UTC), rules={"rule": memory})
+    return decode_json(OpenEvents, encode_json(message), max_bytes=64_000).rules["rule"]
 
 
-def test_it_fires_only_on_a_frame_that_shows_it() -> None:
-    assert fired(watch(hits=2, window=5), "xx....") == [1]
-    assert fired(watch(hits=1, window=5, cooldown_s=3), "x...x") == [0, 4]
+def with_short_memory(scene: Scene, begun_s: float) -> Scene:
+    """The scene as a worker knows it that took over at a moment: of the way before, the last place."""
+    tracks = []
+    for track in scene.tracks:
+        lately = track.path[-50:]
+        before = [step for step in lately if step.at_s < begun_s][-1:]
+        tracks.append(replace(track, path=(*before, *(step for step in lately if step.at_s >= begun_s))))
+    return replace(scene, tracks=tuple(tracks))
 
 
-def test_one_hit_of_one_frame_fires_each_time() -> None:
-    assert fired(watch(hits=1, window=1), "x.xx") == [0, 2, 3]
+def fired_with_hand_over(case: RuleCase, cut: float) -> tuple[float, ...]:
+    """The seconds at which it fires when another worker takes over after a part of the frames."""
+    frames = list(play(case.stage))
+    place = min(round(cut * len(frames)), len(frames) - 1)
+    first, second = open_case(case), open_case(case)
+    fired = [play_s for play_s, scene in frames[:place] if first.look(scene) is not None]
+    second.recall(over_the_bus(first.memory()))
+    begun_s = frames[place][1].at_s
+    for play_s, scene in frames[place:]:
+        if second.look(with_short_memory(scene, begun_s)) is not None:
+            fired.append(play_s)
+    return tuple(fired)
 
 
-def test_it_is_quiet_during_the_cooldown_and_speaks_again_after_it() -> None:
-    assert fired(watch(hits=1, window=1, cooldown_s=10), "x" * 25) == [0, 10, 20]
+@given(case=st.sampled_from(CASES), cut=st.floats(0, 1))
+def test_a_hand_over_in_the_middle_repeats_nothing_and_loses_nothing(case: RuleCase, cut: float) -> None:
+    fired = fired_with_hand_over(case, cut)
+    # Until when somebody watched is known to 5 s, and of a box that went wrong nothing is told.
+    assert len(fired) == len(case.fires_s)
+    assert fired == pytest.approx(case.fires_s, abs=5.0)
 
 
-def test_the_cooldown_runs_on_the_frames_time() -> None:
-    rule = watch(hits=1, window=1, cooldown_s=10)
-    assert rule.feed("yard", 1000.0, seen()) is not None
-    assert rule.feed("yard", 1009.9, seen()) is None
-    assert rule.feed("yard", 1010.0, seen()) is not None
+def opened(
+    rules: Mapping[str, Mapping[str, object]], zones: tuple[str, ...] = (), camera: str = "room"
+) -> tuple[RuleWatch, ...]:
+    return open_rules(RULES.validate_python(rules), camera, zones)
 
 
-def test_cameras_have_windows_and_cooldowns_of_their_own() -> None:
-    rule = watch(hits=2, window=2, cooldown_s=100)
-    assert rule.feed("yard", 0, seen()) is None
-    assert rule.feed("gate", 0, seen()) is None
-    assert rule.feed("yard", 1, seen()) is not None
-    assert rule.feed("gate", 1, seen()) is not None
+def test_a_rule_watches_the_cameras_that_it_names_and_those_that_have_its_zones() -> None:
+    rules: dict[str, Mapping[str, object]] = {
+        "all": {},
+        "hall": {"cameras": ["hall"]},
+        "bed": {"kind": "dwell", "zones": ["bed", "sofa"]},
+    }
+    assert [watch.name for watch in opened(rules)] == ["all"]
+    assert [watch.name for watch in opened(rules, camera="hall")] == ["all", "hall"]
+    assert [watch.name for watch in opened(rules, zones=("sofa", "door"))] == ["all", "bed"]
+
+
+SENTENCES = {
+    "presence": "person on room: seen for 1 s, score 0.80",
+    "dwell": "person on room stays for 30 s",
+    "line-cross": "person on room crossed the line of line-cross leftwards",
+    "absence": "no person seen in room for 1 min 0 s",
+    "long-time-still": "person on room has not moved for 1 min 0 s",
+    "on-the-ground": "person on room lies on the ground for 10 s",
+    "count": "3 x person on room for 2 s: 3 or more",
+}
+
+
+@pytest.mark.parametrize("kind", SENTENCES)
+def test_a_person_reads_what_happened(kind: str) -> None:
+    case = next(case for case in CASES if case.kind == kind)
+    watch = open_case(case)
+    firing = next(found for _, scene in play(case.stage) if (found := watch.look(scene)) is not None)
+    assert firing.summary == SENTENCES[kind]
+    assert (firing.rule, firing.camera, firing.settings.kind) == (kind, "room", kind)
+    assert [found.track_id for found in firing.detections] == [track.track_id for track in firing.tracks]
+    assert bool(firing.tracks) == (kind != "absence")
+
+
+def test_a_zone_is_named_and_others_are_counted() -> None:
+    zones = {"door": ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))}
+    there = tuple(Actor(((0, upright(x)), (9, upright(x))), score=x) for x in (0.6, 0.9))
+    (watch,) = opened({"somebody": {"zones": ["door"]}}, ("door",))
+    fired = [found for _, scene in play(Stage(there, 9, zones=zones)) if (found := watch.look(scene)) is not None]
+    assert [found.summary for found in fired] == ["person and 1 more in door on room: seen for 1 s, score 0.90"]
+
+
+def test_it_says_how_near_it_came_and_what_was_missing() -> None:
+    (watch,) = opened({"stays": {"kind": "dwell", "for_s": 40}})
+    came: list[tuple[float, str]] = []
+    for _, scene in play(Stage((Actor(((0, upright(0.5)), (30, upright(0.5)))),), 60)):
+        assert watch.look(scene) is None
+        if watch.progress is not None:
+            came.append((watch.progress.part, watch.progress.missing))
+    part, missing = max(came)
+    assert part == pytest.approx(0.75)
+    assert missing == "10.0 s more"
+    assert watch.progress is None, "nobody is there any more"
+
+
+def test_what_is_remembered_stays_small_in_a_crowd_and_forgets_who_left() -> None:
+    crowd = tuple(Actor(((k / 10, upright(0.5)), (k / 10 + 5, upright(0.5)))) for k in range(100))
+    rules: dict[str, Mapping[str, object]] = {
+        "dwell": {"kind": "dwell"},
+        "still": {"kind": "long-time-still"},
+        "fall": {"kind": "on-the-ground"},
+        "gate": {"kind": "line-cross", "line": [[0.6, 0], [0.6, 1]]},
+    }
+    watches = opened(rules)
+    largest = 0
+    for _, scene in play(Stage(crowd, 90, fps=2)):
+        for watch in watches:
+            watch.look(scene)
+        memories = {watch.name: watch.memory() for watch in watches}
+        largest = max(largest, len(encode_json(OpenEvents(camera="room", at=datetime.now(UTC), rules=memories))))
+    assert 10_000 < largest < 24_000
+    assert [len(watch.memory().objects) for watch in watches] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
-    ("score", "label", "fires"),
-    [(0.5, "person", True), (0.49, "person", False), (0.9, "dog", False), (1.0, "person", True)],
+    ("hours", "local", "since"),
+    [
+        ({"start": "08:00", "end": "18:00"}, "2026-01-05T08:00", timedelta(0)),
+        ({"start": "08:00", "end": "18:00"}, "2026-01-05T17:59", timedelta(hours=9, minutes=59)),
+        ({"start": "08:00", "end": "18:00"}, "2026-01-05T18:00", None),
+        ({"start": "22:00", "end": "06:00"}, "2026-01-06T05:00", timedelta(hours=7)),
+        ({"start": "22:00", "end": "06:00", "days": ["mon"]}, "2026-01-06T05:00", timedelta(hours=7)),
+        ({"start": "22:00", "end": "06:00", "days": ["mon"]}, "2026-01-05T05:00", None),
+        ({"start": "22:00", "end": "22:00", "days": ["sun"]}, "2026-01-05T21:00", timedelta(hours=23)),
+    ],
 )
-def test_label_and_score_decide_what_counts(score: float, label: str, *, fires: bool) -> None:
-    rule = watch(hits=1, window=1, min_score=0.5)
-    assert (rule.feed("yard", 0, seen(score, label)) is not None) is fires
-
-
-def test_other_cameras_are_left_alone() -> None:
-    rule = watch(hits=1, window=1, cameras=("gate",))
-    assert rule.feed("yard", 0, seen()) is None
-    assert rule.feed("gate", 0, seen()) is not None
-
-
-def test_a_clock_that_is_set_back_does_not_silence_it() -> None:
-    rule = watch(hits=1, window=1, cooldown_s=60)
-    assert rule.feed("yard", 10_000, seen()) is not None
-    assert rule.feed("yard", 6_400, seen()) is not None
-    assert rule.feed("yard", 6_401, seen()) is None
-
-
-def test_two_frames_in_the_wrong_order_start_nothing_over() -> None:
-    rule = watch(hits=1, window=1, cooldown_s=60)
-    assert rule.feed("yard", 10.0, seen()) is not None
-    assert rule.feed("yard", 9.9, seen()) is None
-
-
-def test_the_firing_carries_what_counts_best_first() -> None:
-    firing = watch(hits=1, window=1).feed("yard", 0, [*seen(0.6), *seen(0.9, "dog"), *seen(0.8), *seen(0.2)])
-    assert isinstance(firing, Firing)
-    assert [d.score for d in firing.detections] == [0.8, 0.6]
-    assert firing.summary == "person and 1 more on yard: seen in 1 of 1 frames, best score 0.80"
-
-
-@given(st.lists(st.booleans(), max_size=60), st.integers(1, 6), st.integers(0, 5), st.integers(0, 8))
-def test_between_two_firings_lies_the_cooldown_and_each_has_its_hits(
-    frames: list[bool], hits: int, more: int, cooldown_s: int
+def test_hours_are_those_of_the_clock_on_the_wall(
+    hours: dict[str, object], local: str, since: timedelta | None
 ) -> None:
-    window = hits + more
-    rule = watch(hits=hits, window=window, cooldown_s=cooldown_s)
-    places = fired(rule, "".join("x" if person else "." for person in frames))
-    for place in places:
-        assert frames[place]
-        assert sum(frames[max(0, place - window + 1) : place + 1]) >= hits
-    assert all(later - earlier >= max(1, cooldown_s) for earlier, later in itertools.pairwise(places))
+    shown = datetime.fromisoformat(local).replace(tzinfo=timezone(timedelta(hours=9)))
+    assert Hours.model_validate(hours).running(shown) == since
+
+
+@pytest.mark.parametrize(
+    ("rule", "complaint"),
+    [
+        ({"kind": "line-cross", "line": [[0.5, 0.5], [0.5, 0.5]]}, "one point"),
+        ({"kind": "count"}, "one of `at_least` and `at_most`"),
+        ({"kind": "count", "at_least": 2, "at_most": 3}, "one of `at_least` and `at_most`"),
+        ({"kind": "fall"}, "does not match any of the expected tags"),
+        ({"kind": "dwell", "hits": 3}, "Extra inputs"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(rule: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        RULES.validate_python({"rule": rule})
+
+
+def test_a_rule_without_a_kind_is_one_of_presence() -> None:
+    assert RULES.validate_python({"rule": {"for_s": 2}}) == {"rule": PresenceRule(for_s=2)}

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -19,7 +20,10 @@ from config.settings import DetectorSettings
 from detector.backends import Backend
 from detector.backends.tflite import TfliteRuntime
 from detector.decoding import to_detections
-from detector.models import cached_model, open_backend
+from detector.facts import ModelFacts
+from detector.inputs import InputConvention, to_numbers
+from detector.model_store import ModelStore
+from detector.models import open_backend, open_file
 from detector.pictures import Picture
 
 
@@ -70,7 +74,7 @@ def test_the_cache_has_models_of_both_kinds(tmp_path: Path) -> None:
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (1000 - age, 1000 - age))
     os.utime(tmp_path / "newest.txt", (2000, 2000))
-    assert cached_model(tmp_path) == tmp_path / "new.tflite"
+    assert ModelStore(tmp_path).newest() == tmp_path / "new.tflite"
 
 
 class WholeNumbers:
@@ -84,7 +88,8 @@ class WholeNumbers:
         pass
 
     def _details(self, quantization: tuple[float, int]) -> list[dict[str, Any]]:
-        return [{"index": 0, "shape": np.array(self.shape), "dtype": np.int8, "quantization": quantization}]
+        shape = np.array(self.shape)
+        return [{"index": 0, "name": "x", "shape": shape, "dtype": np.int8, "quantization": quantization}]
 
     def get_input_details(self) -> list[dict[str, Any]]:
         return self._details((1.0, -128))
@@ -106,14 +111,48 @@ class WholeNumbers:
 def test_whole_numbers_are_scaled_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detector.backends.tflite, "Interpreter", WholeNumbers)
     runtime = TfliteRuntime(Path("quantised.tflite"))
-    assert (runtime.input.width, runtime.input.height, runtime.input.dtype) == (64, 32, np.dtype(np.float32))
-    picture = np.full((1, 32, 64, 3), 200, np.float32)
-    (values,) = runtime.run(picture)
+    assert (runtime.input.width, runtime.input.height, runtime.input.dtype) == (64, 32, np.dtype(np.int8))
+    numbers = to_numbers(np.full((32, 64, 3), 200, np.uint8), runtime.input, InputConvention())
+    (values,) = runtime.run([numbers])
     assert runtime._interpreter.given.dtype == np.int8
     assert (runtime._interpreter.given == 72).all()
     assert (values == 100).all()
+    assert runtime.outputs == (("x", False),)
     with pytest.raises(TransientError, match=r"batch of 1: the delegate went away$"):
-        runtime.run(picture + 60)
+        runtime.run([np.full_like(numbers, 127)])
+
+
+@pytest.mark.parametrize(
+    ("member", "text"),
+    [
+        ("metadata.json", '{"task": "detect", "names": {NAMES}}'),
+        ("temp_meta.txt", "{'task': 'detect', 'names': {NAMES}}"),
+        ("labelmap.txt", "LINES"),
+    ],
+)
+def test_a_file_may_bring_its_labels(member: str, text: str, shared_data: Path, tmp_path: Path) -> None:
+    names = [f"thing {number}" for number in range(80)]
+    listed = ", ".join(f'"{number}": "{name}"' for number, name in enumerate(names))
+    file = tmp_path / "named.tflite"
+    file.write_bytes((shared_data / "yolox_nano_float16.tflite").read_bytes())
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("readme.bin", b"\xff\xfe")
+        archive.writestr(member, text.replace("NAMES", listed).replace("LINES", "\n".join(names)))
+    backend = open_file(file, DetectorSettings(threads=1))
+    assert backend.labels == tuple(names)
+    backend.close()
+
+
+def test_an_archive_that_is_broken_says_nothing(shared_data: Path, tmp_path: Path) -> None:
+    file = tmp_path / "named.tflite"
+    file.write_bytes((shared_data / "yolox_nano_float16.tflite").read_bytes())
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("labels.txt", "cat")
+    content = bytearray(file.read_bytes())
+    place = content.rindex(b"PK\x03\x04")
+    content[place : place + 4] = b"gone"
+    file.write_bytes(content)
+    assert TfliteRuntime(file, threads=1).facts == ModelFacts()
 
 
 def test_a_network_that_takes_no_picture_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,7 @@ from config.settings import BusSettings, Settings
 from edge.camera import Surroundings
 from edge.node import Node
 from edge.picture import Picture, Retouch, reduced_size
+from edge.privacy import FindPeople
 from edge.recordings import Recordings
 from edge.remembered import Remembered
 from edge.settings_file import SettingsFile
@@ -170,6 +171,7 @@ class Street:
         jpeg_bytes: int = 0,
         file: SettingsFile | None = None,
         adopts: bool = False,
+        find_people: FindPeople | None = None,
         **camera: object,
     ) -> None:
         self.clock = ManualClock()
@@ -207,6 +209,7 @@ class Street:
             open_packets=_no_packets,
             recordings=Recordings(folder / "footage", settings.edge.footage, bus=self.bus, clock=self.clock),
             vitals=self.vitals,
+            find_people=find_people,
         )
         self.node = Node(around, role="edge", on_fatal=self.fatal.append, file=file, adopts=adopts)
 

@@ -65,6 +65,14 @@ def test_frames_are_few_while_nothing_moves_and_more_while_something_does(tmp_pa
     ]
 
 
+def test_a_camera_says_from_its_first_word_what_it_asks_of_whoever_scores_it(tmp_path: Path) -> None:
+    with Street(tmp_path, {"yard": [still(2)]}, motion_fps=4, worker="gpu", labels=("person",)) as street:
+        street.order("zoom", "z")
+        wait_until(lambda: any(state.state == "online" for state in street.states()))
+    asked = {(s.demand_fps, s.scored_by, s.worker_class, s.labels) for s in street.states()}
+    assert asked == {(4.0, "workers", "gpu", ("person",))}
+
+
 def test_a_broken_camera_is_opened_again_and_its_neighbour_never_notices(tmp_path: Path) -> None:
     silent: list[Shot] = [*still(2), TransientError("it fell silent")]
     sessions: list[list[Shot] | Exception] = [silent, TransientError("no way to it"), still(2)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import io
 import threading
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from broker.messages import FoundPeople, FoundPerson, ModelRef
 from config.cameras import PrivacySettings
 from config.clock import ManualClock
 from config.errors import TransientError
@@ -65,6 +65,13 @@ def masked(style: str = "black") -> PrivacySettings:
 BLUR = PrivacySettings(blur="people")
 
 
+def found(*boxes: Box) -> FoundPeople:
+    """As a finder says it, the first one best."""
+    model = ModelRef(name="bright", sha256="ab" * 32)
+    scored = [FoundPerson(score=0.9 - place / 10, box=box) for place, box in enumerate(boxes)]
+    return FoundPeople(model=model, people=tuple(scored))
+
+
 @pytest.mark.parametrize("style", ["black", "pixels", "blur"])
 def test_every_picture_of_a_frame_is_masked(style: str) -> None:
     taken = Taken()
@@ -84,7 +91,7 @@ def test_every_picture_of_a_frame_is_masked(style: str) -> None:
 def test_black_wins_over_what_is_coarse_and_over_people() -> None:
     both = {"a": {"points": SQUARE, "style": "black"}, "b": {"points": ((0, 0), (1, 0), (1, 1)), "style": "blur"}}
     settings = PrivacySettings.model_validate({"masks": both, "blur": "people"})
-    picture = Privacy(settings, find_people=lambda _picture: [(0.0, 0.0, 1.0, 1.0)]).show(Taken().frame).picture()
+    picture = Privacy(settings, find_people=lambda _picture: found((0.0, 0.0, 1.0, 1.0))).show(Taken().frame).picture()
     assert (picture.y[INSIDE] == 16).all()
     assert (picture.u[30:60, 40:80] == 128).all()
 
@@ -101,7 +108,7 @@ def test_without_masks_the_picture_is_not_even_copied() -> None:
 
 @pytest.mark.parametrize("settings", [PrivacySettings(), masked(), BLUR])
 def test_while_privacy_is_on_there_is_no_picture_of_earlier_frames_either(settings: PrivacySettings) -> None:
-    privacy = Privacy(settings, find_people=lambda _picture: [])
+    privacy = Privacy(settings, find_people=lambda _picture: found())
     taken = Taken()
     shown = privacy.show(taken.frame)
     shown.encode(80)
@@ -128,7 +135,7 @@ def test_masks_follow_a_picture_that_changes_its_size() -> None:
 
 class TestPeople:
     def test_a_box_is_hidden_with_a_margin(self) -> None:
-        shown = Privacy(BLUR, find_people=lambda _picture: [(0.25, 0.25, 0.5, 0.5)]).show(Taken().frame).picture()
+        shown = Privacy(BLUR, find_people=lambda _picture: found((0.25, 0.25, 0.5, 0.5))).show(Taken().frame).picture()
         same = shown.y == noise().y
         assert same[52:128, 70:170].mean() < 0.05
         assert same[:50].all()
@@ -136,9 +143,9 @@ class TestPeople:
     def test_they_are_looked_for_once_a_frame(self) -> None:
         seen: list[NDArray[np.uint8]] = []
 
-        def find(picture: Picture) -> Sequence[Box]:
+        def find(picture: Picture) -> FoundPeople:
             seen.append(picture.y.copy())
-            return [(0.1, 0.1, 0.2, 0.4)]
+            return found((0.1, 0.1, 0.2, 0.4))
 
         settings = PrivacySettings.model_validate({"masks": masked().masks, "blur": "people"})
         privacy = Privacy(settings, find_people=find)
@@ -151,7 +158,7 @@ class TestPeople:
         assert np.array_equal(seen[0], noise().y), "it sees the picture as it is"
 
     def test_somebody_who_is_missed_once_stays_hidden_and_wider_each_time(self) -> None:
-        answers = iter([[(0.4, 0.4, 0.5, 0.6)], [], [], []])
+        answers = iter([found((0.4, 0.4, 0.5, 0.6)), found(), found(), found()])
         privacy = Privacy(BLUR, find_people=lambda _picture: next(answers))
         hidden = []
         for at_s in (0.0, 0.2, 0.4, 1.5):
@@ -161,7 +168,7 @@ class TestPeople:
         assert hidden[3] == 0
 
     def test_where_pictures_are_few_two_of_them_are_remembered(self) -> None:
-        answers = iter([[(0.4, 0.4, 0.5, 0.6)], [], [], []])
+        answers = iter([found((0.4, 0.4, 0.5, 0.6)), found(), found(), found()])
         privacy = Privacy(BLUR, find_people=lambda _picture: next(answers))
         changed = [
             bool((privacy.show(Taken(at_s).frame).picture().y != noise().y).any()) for at_s in (0.0, 2.0, 4.0, 6.0)
@@ -169,10 +176,47 @@ class TestPeople:
         assert changed == [True, True, True, False]
 
     def test_a_source_that_starts_over_forgets(self) -> None:
-        answers = iter([[(0.4, 0.4, 0.5, 0.6)], []])
+        answers = iter([found((0.4, 0.4, 0.5, 0.6)), found()])
         privacy = Privacy(BLUR, find_people=lambda _picture: next(answers))
         privacy.show(Taken(50.0).frame).picture()
         assert np.array_equal(privacy.show(Taken(0.0).frame).picture().y, noise().y)
+
+    def test_workers_are_told_of_those_whom_it_finds_now_and_it_looks_no_more_often(self) -> None:
+        looks: list[None] = []
+
+        def find(_picture: Picture) -> FoundPeople:
+            looks.append(None)
+            return found((0.4, 0.4, 0.5, 0.6)) if len(looks) == 1 else found()
+
+        privacy = Privacy(BLUR, find_people=find)
+        shown = privacy.show(Taken(0.0).frame)
+        assert shown.people() == found((0.4, 0.4, 0.5, 0.6))
+        shown.encode(80)
+        assert shown.people() == found((0.4, 0.4, 0.5, 0.6))
+        assert len(looks) == 1
+        later = privacy.show(Taken(0.2).frame)
+        assert later.people() == found(), "whom it remembers it hides, and tells nobody"
+
+    def test_nobody_is_told_of_who_is_behind_a_mask(self) -> None:
+        behind, half, beside = (0.3, 0.3, 0.4, 0.5), (0.45, 0.3, 0.6, 0.5), (0.7, 0.3, 0.8, 0.5)
+        for style in ("black", "pixels", "blur"):
+            settings = PrivacySettings.model_validate({"masks": masked(style).masks, "blur": "people"})
+            told = (
+                Privacy(settings, find_people=lambda _picture: found(behind, half, beside)).show(Taken().frame).people()
+            )
+            assert told is not None
+            assert [person.box for person in told.people] == [half, beside]
+
+    def test_without_blurring_nobody_is_told_of_anybody(self) -> None:
+        assert Privacy(masked(), find_people=lambda _picture: found((0, 0, 1, 1))).show(Taken().frame).people() is None
+
+    def test_nothing_is_told_while_privacy_is_on(self) -> None:
+        privacy = Privacy(BLUR, find_people=lambda _picture: found((0.4, 0.4, 0.5, 0.6)))
+        shown = privacy.show(Taken().frame)
+        shown.encode(80)
+        privacy.enabled = True
+        with pytest.raises(WithheldError, match="privacy is on"):
+            shown.people()
 
     def test_without_a_model_there_is_no_picture(self) -> None:
         taken = Taken()
@@ -183,7 +227,7 @@ class TestPeople:
         assert not taken.pictures
 
     def test_a_finder_that_fails_shows_nothing_and_says_why(self) -> None:
-        def fail(_picture: Picture) -> Sequence[Box]:
+        def fail(_picture: Picture) -> FoundPeople:
             raise TransientError("the model is gone")
 
         find: FindPeople = fail
@@ -203,6 +247,15 @@ def test_a_node_that_cannot_find_people_sends_no_picture_and_says_why(tmp_path: 
         wait_until(street.motions, what="motion, which is told all the same")
     assert street.frames() == []
     assert {state.state for state in street.states()} <= {"online", "offline"}
+
+
+def test_a_frame_tells_workers_whom_its_node_blurred(tmp_path: Path) -> None:
+    people = found((0.1, 0.2, 0.3, 0.9))
+    cameras = {"yard": [[*still(2)]]}
+    with Street(tmp_path, cameras, privacy={"blur": "people"}, find_people=lambda _picture: people) as street:
+        wait_until(lambda: street.looked_at == 20)
+        wait_until(street.frames)
+        assert {frame.meta.people for frame in street.frames()} == {people}
 
 
 @pytest.mark.parametrize("height_px", [None, 90])
