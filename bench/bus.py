@@ -24,7 +24,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from bench._site import SITE, running_role
-from broker import Bus
+from broker import Bus, NewEvent
 from broker._paho import paho_transports
 from broker.messages import Escalation, MotionEvent, encode_json
 from broker.outbox import Outbox, OutboxMessage
@@ -176,7 +176,7 @@ class Counted:
         publish, empty = partial(self.bus.publish_event, topic, build), lambda: not self.bus.statistics().outbox_rows
         what = f"{topic.spec.delivery}, with its receipt"
         measure(what, count, lambda: [publish() for _ in range(count)], empty)
-        batch = [(topic, build)] * AT_ONCE
+        batch = [NewEvent(topic, build)] * AT_ONCE
         publish_many = partial(self.bus.publish_events, batch)
         measure(f"{what}, {AT_ONCE} at once", count, lambda: [publish_many() for _ in range(count // AT_ONCE)], empty)
 

@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench._site import SITE, running_role
-from broker import Bus, connect
+from broker import Bus, NewEvent, connect
 from broker.messages import Escalation
 from broker.outbox import split_event_id
 from broker.topics import CAMERA_ESCALATION, Topic
@@ -82,7 +82,7 @@ def raise_in_bulk(bus: Bus, topic: Topic, count: int) -> list[str]:
     """So many, a hundred a transaction."""
     ids: list[str] = []
     while len(ids) < count:
-        ids += bus.publish_events([(topic, raised)] * min(AT_ONCE, count - len(ids)))
+        ids += bus.publish_events([NewEvent(topic, raised)] * min(AT_ONCE, count - len(ids)))
     return ids
 
 

@@ -1,6 +1,6 @@
 """The bus: topics, messages, frames, the session of a process, its outbox; and the brokers that Vigil can run."""
 
-from broker.bus import Bus, BusStatistics, Content, Delivery
+from broker.bus import Bus, BusStatistics, Content, Delivery, NewEvent
 from broker.frames import Frame, decode_frame, encode_frame, metadata_bytes
 from broker.session import Figures, Presence, connect, listen
 from broker.topics import CONTRACT, DeliveryClass, Topic, TopicSpec, parse_topic
@@ -14,6 +14,7 @@ __all__ = [
     "DeliveryClass",
     "Figures",
     "Frame",
+    "NewEvent",
     "Presence",
     "Topic",
     "TopicSpec",

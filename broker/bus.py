@@ -10,6 +10,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from broker.drain import OutboxDrain
 from broker.intake import Content, Delivery, Handler, Intake, Subscription
@@ -26,13 +27,29 @@ from config.log import get_logger
 from config.settings import BusSettings
 from config.supervise import Supervised
 
-__all__ = ["Bus", "BusStatistics", "Content", "Delivery", "Handler"]
+__all__ = ["Bus", "BusStatistics", "Content", "Delivery", "Handler", "NewEvent"]
 
 _PRIORITY = {"camera_escalation": 0, "camera_motion": 1}
 """Order in which a backlog drains. Source: the design, delivery classes."""
 _PRIORITY_OTHERS = 2
 _PUMP_INTERVAL_S = 0.25
 _SETTLE_INTERVAL_S = 0.05
+
+
+class NewEvent(NamedTuple):
+    """An event or escalation that is to be published.
+
+    Attributes:
+        topic: of class event or durable.
+        build: makes the message from its event id.
+        opens: it starts something that stays open, also over the death of this process, until it is closed.
+        closes: id of the start of what it ends.
+    """
+
+    topic: Topic
+    build: Callable[[str], Message]
+    opens: bool = False
+    closes: str | None = None
 
 
 @dataclass(slots=True)
@@ -277,11 +294,23 @@ class Bus:
             PermanentError: this bus has no outbox, or its file is damaged.
             TransientError: the disk did not take it; it may be full.
         """
-        return self._put((self._stored(topic, build, opens=opens, closes=closes),))[0]
+        return self.publish_events([NewEvent(topic, build, opens, closes)])[0]
 
-    def publish_events(self, events: Sequence[tuple[Topic, Callable[[str], Message]]]) -> list[str]:
-        """Publish events or escalations, all or none of them, with one flush of the disk; as `publish_event` does."""
-        return self._put([self._stored(topic, build) for topic, build in events])
+    def publish_events(self, events: Sequence[NewEvent], *, forget: Sequence[str] = ()) -> list[str]:
+        """Publish events or escalations, all or none of them, with one flush of the disk; as `publish_event` does.
+
+        Args:
+            events: may be none.
+            forget: ids of starts that are somebody else's to end; `open_events` names them no more.
+        """
+        if self._outbox is None:
+            raise PermanentError("this bus has no outbox, so it cannot promise to keep an event")
+        messages = [self._stored(event) for event in events]
+        ids = self._outbox.put_many(messages, forget=forget)
+        for message in messages:
+            self._count(DeliveryClass.DURABLE if message.durable else DeliveryClass.EVENT)
+        self._work.set()
+        return ids
 
     def open_events(self, spec: TopicSpec, **params: str) -> list[tuple[str, Message]]:
         """What this process or a predecessor has started on one line of the contract, and nobody has ended.
@@ -311,28 +340,17 @@ class Bus:
         """Whether this event id is of this process's outbox, by itself or a predecessor."""
         return self._outbox is not None and self._outbox.find(event_id) is not None
 
-    def _stored(
-        self, topic: Topic, build: Callable[[str], Message], *, opens: bool = False, closes: str | None = None
-    ) -> OutboxMessage:
-        spec = topic.spec
+    def _stored(self, event: NewEvent) -> OutboxMessage:
+        topic, spec = event.topic, event.topic.spec
         return OutboxMessage(
             stream=spec.name,
             topic=str(topic),
-            build=lambda event_id: self._checked(topic, encode_json(build(event_id))),
+            build=lambda event_id: self._checked(topic, encode_json(event.build(event_id))),
             priority=_PRIORITY.get(spec.name, _PRIORITY_OTHERS),
             durable=spec.delivery is DeliveryClass.DURABLE,
-            opens=opens,
-            closes=closes,
+            opens=event.opens,
+            closes=event.closes,
         )
-
-    def _put(self, messages: Sequence[OutboxMessage]) -> list[str]:
-        if self._outbox is None:
-            raise PermanentError("this bus has no outbox, so it cannot promise to keep an event")
-        ids = self._outbox.put_many(messages)
-        for message in messages:
-            self._count(DeliveryClass.DURABLE if message.durable else DeliveryClass.EVENT)
-        self._work.set()
-        return ids
 
     def payload_bytes_max(self, topic: Topic) -> int:
         """The largest payload that a topic takes now: by the contract, by `bus.frame_bytes_max`, and by the broker."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from broker.bus import Bus, BusStatistics
+from broker.bus import Bus, BusStatistics, NewEvent
 from broker.frames import Frame, decode_frame
 from broker.intake import Content, Delivery, Handler, Subscription
 from broker.messages import Message, encode_json
@@ -121,21 +121,14 @@ class LocalBus(Bus):
             sent = forwarded
         super().publish(topic, sent, expires_s=expires_s)
 
-    def publish_event(
-        self, topic: Topic, build: Callable[[str], Message], *, opens: bool = False, closes: str | None = None
-    ) -> str:
-        """Publish an event or an escalation as a bus does; once it is on disk, hand it to whoever asked for it here."""
-        noted = _Noted(build, self._note_own)
-        event_id = super().publish_event(topic, noted, opens=opens, closes=closes)
-        self._tell(topic, noted)
-        return event_id
-
-    def publish_events(self, events: Sequence[tuple[Topic, Callable[[str], Message]]]) -> list[str]:
-        """Publish events or escalations, all or none of them, as `publish_event` does."""
-        noted = [(topic, _Noted(build, self._note_own)) for topic, build in events]
-        ids = super().publish_events(noted)
-        for topic, message in noted:
-            self._tell(topic, message)
+    def publish_events(self, events: Sequence[NewEvent], *, forget: Sequence[str] = ()) -> list[str]:
+        """Publish events or escalations as a bus does; then hand them to whoever asked for them in this process."""
+        noted = [_Noted(event.build, self._note_own) for event in events]
+        ids = super().publish_events(
+            [event._replace(build=build) for event, build in zip(events, noted, strict=True)], forget=forget
+        )
+        for event, message in zip(events, noted, strict=True):
+            self._tell(event.topic, message)
         return ids
 
     def _offer(self, topic: Topic, content: Content) -> None:

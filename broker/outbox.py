@@ -199,10 +199,14 @@ class Outbox:
         """
         return self.put_many((OutboxMessage(stream, topic, build, priority, durable, opens, closes),))[0]
 
-    def put_many(self, messages: Sequence[OutboxMessage]) -> list[str]:
+    def put_many(self, messages: Sequence[OutboxMessage], *, forget: Sequence[str] = ()) -> list[str]:
         """Queue messages, all of them or none, on disk when this returns.
 
         What a `build` raises comes out here, leaves no gap, and harms nobody who shares the transaction.
+
+        Args:
+            messages: may be none.
+            forget: ids of starts that are somebody else's to end.
 
         Returns:
             Their event ids.
@@ -212,7 +216,7 @@ class Outbox:
             TransientError: the disk did not take them; it may be full.
             PermanentError: the file is damaged, or was moved away.
         """
-        ids, gathered = self._gather(messages)
+        ids, gathered = self._gather(messages, forget)
         with self._writing:
             if not gathered.done:
                 self._write()
@@ -220,12 +224,13 @@ class Outbox:
             raise type(gathered.error)(str(gathered.error)) from gathered.error
         return ids
 
-    def _gather(self, messages: Sequence[OutboxMessage]) -> tuple[list[str], Gathered]:
+    def _gather(self, messages: Sequence[OutboxMessage], forget: Sequence[str]) -> tuple[list[str], Gathered]:
         while True:
             staged = None
             with self._lock:
                 if self._store.is_open:
                     staged = self._stage(messages)
+                    staged.gathered.closed += [(identity,) for identity in forget]
                     if self._lacking(staged.gathered) == (0, 0):
                         return staged.ids, self._accept(staged.gathered)
             with self._writing:

@@ -185,7 +185,7 @@ class OutboxStore:
             TransientError: the disk did not take it.
         """
         with self._transaction(synchronous="FULL" if gathered.entries else "NORMAL") as db:
-            if gathered.entries:
+            if gathered.entries or gathered.closed:
                 _insert(db, gathered)
             removed = _remove(db, settled)
             if held:

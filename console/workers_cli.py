@@ -160,10 +160,10 @@ def _unwanted(state: CameraState, now: datetime) -> str:
 
 
 def _unserved(camera: str, state: CameraState, pool: Pool, workers: Sequence[Worker], answer: Assignment) -> str:
-    """Why nobody scores a camera that is to be scored, or hardly anybody; empty when somebody does."""
+    """Why nobody scores a camera that is to be scored; empty when somebody does."""
     owner = pool.owner(camera)
     if owner in pool.peers and pool.peers[owner].is_there:
-        return "squeezed in: there is no room for all that it sends" if camera in answer.squeezed else ""
+        return ""
     if camera in answer.orphans:
         return f"orphan: {obstacle(demand_of(camera, state, owner), workers)}"
     return f"about to be taken over from {owner}" if owner else "about to be taken"
@@ -176,7 +176,8 @@ def workers(load: SettingsLoader, *, as_json: bool) -> None:
     """Show the workers, and for each camera who scores it, since when and at what rate.
 
     A camera without a worker has the reason beside it: no room (start another worker, or raise detector.capacity_fps),
-    no worker of its class, no worker whose model knows its labels; or it is not to be scored.
+    no worker of its class, no worker whose model knows its labels; or it is not to be scored. A worker that is asked
+    for more than it can do scores fewer frames of each of its cameras.
 
     \b
     vigil workers
@@ -236,7 +237,8 @@ def _worker_line(row: WorkerRow) -> str:
     words = [
         row.state,
         f"{row.cameras} camera{'' if row.cameras == 1 else 's'}",
-        f"asked for {row.load_fps:g} of {row.capacity_fps:g} fps",
+        f"asked for {row.load_fps:g} of {row.capacity_fps:g} fps"
+        + (", too much" if row.load_fps > row.capacity_fps else ""),
         f"scored {row.scored_fps:.1f} fps",
         f"model {row.model}" if row.model else "",
         f"changing to {row.model_wanted}" if row.model_wanted not in ("", row.model) else "",

@@ -104,9 +104,13 @@ class Cameras:
             else:
                 self._reports.leave(camera)
 
-    def lose_all(self) -> None:
-        """This worker ends."""
-        for camera in tuple(self._watched):
+    def end_all(self) -> None:
+        """This worker ends, and nobody has taken these cameras: so do their objects."""
+        for camera, watched in tuple(self._watched.items()):
+            with watched.turn:
+                if watched.seen_s:
+                    at = datetime.fromtimestamp(watched.seen_s, UTC)
+                    self._reports.report_end(watched.watch, watched.watch.end(), at)
             self.lose(camera)
 
     def renew(self, camera: str) -> None:
@@ -131,6 +135,7 @@ class Cameras:
             return
         if camera in self._open or len(self._open) < _OPEN_MAX:
             self._open[camera] = known
+        self._reports.on_open(camera, known)
         watched = self._watched.get(camera)
         if watched is None:
             return

@@ -236,7 +236,7 @@ class Ownership:
             self._say_status()
 
     def figures(self) -> Figures:
-        """What it owns and how often that changed; `cameras_orphaned` and `cameras_squeezed` are figures to scale on."""
+        """What it owns and how often that changed; `cameras_orphaned` and `cameras_squeezed` say when to scale."""
         claims = self._claims
         return Figures(
             queues={"cameras_orphaned": len(self._orphans), "cameras_squeezed": len(self._squeezed)},

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
 import msgspec
 
-from broker import Bus, Topic
+from broker import Bus, NewEvent
 from broker.messages import FrameMeta, ModelRef, OpenEvents, PathPoint, TrackEvent
 from broker.topics import CAMERA_TRACK, CAMERA_TRACK_OPEN
 from config import BacklogFullError, BadPayloadError, Clock, Supervised, TransientError, get_logger
@@ -34,6 +34,20 @@ _HELD_MAX = 10_000
 """Events in memory while the outbox takes none: 30 MB."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """An object whose start is in this worker's outbox, and not its end.
+
+    Attributes:
+        event_id: of the start.
+        start: None where this life of the process said it.
+    """
+
+    camera: str
+    event_id: str
+    start: TrackEvent | None = None
+
+
 @dataclass(slots=True)
 class _Kept:
     """What was last kept at the broker of a camera."""
@@ -50,6 +64,10 @@ class TrackReports:
     While the outbox takes nothing, events are held in order and counted. An update makes way for a newer one of its
     object; starts and ends are kept.
 
+    What a life of this process before has begun goes on here, where `track/open` says that it is there still; or it is
+    somebody else's to end, who has taken the camera over; or it ends as `interrupted`, where nobody knows of it: the
+    broker may have forgotten it, or never heard.
+
     Concurrency: may be used from any thread, for one camera by one at a time.
 
     Args:
@@ -64,6 +82,8 @@ class TrackReports:
         self._held_max = held_max
         self._held: deque[TrackEvent] = deque()
         self._kept: dict[str, _Kept] = {}
+        self._begun: dict[str, _Begun] = {}
+        self._forget: list[str] = []
         self._lock = threading.Lock()
         self._going: list[TrackEvent] = []
         self._flushing = threading.Lock()
@@ -87,6 +107,7 @@ class TrackReports:
             meta: of the frame.
             model: which model made the scores.
         """
+        self._end_lost(watch, look, meta.captured_at)
         self._tell(watch.camera, look.changes, meta.captured_at, seq=meta.seq, model=model)
         turns = any(change.type != "update" for change in look.changes)
         self._keep(watch, meta.captured_at, at_once=turns or bool(look.firings))
@@ -111,7 +132,41 @@ class TrackReports:
         """Say nothing more of what is open on a camera: another worker does."""
         with self._lock:
             self._kept.pop(camera, None)
+            self._pass_on([track_id for track_id, begun in self._begun.items() if begun.camera == camera])
         self._bus.disown(CAMERA_TRACK_OPEN.at(self._bus.site, camera=camera))
+
+    def on_open(self, camera: str, known: OpenEvents) -> None:
+        """Hear what is open on a camera, from this worker's life before or from another worker.
+
+        What is older than that, and not in it, was ended by somebody.
+        """
+        with self._lock:
+            ended = [
+                track_id
+                for track_id, begun in self._begun.items()
+                if begun.camera == camera
+                and begun.start is not None
+                and begun.start.at <= known.at
+                and track_id not in known.ids
+            ]
+            self._pass_on(ended)
+
+    def _pass_on(self, track_ids: Sequence[str]) -> None:
+        self._forget += [self._begun.pop(track_id).event_id for track_id in track_ids]
+
+    def _end_lost(self, watch: CameraWatch, look: Look, at: datetime) -> None:
+        """End what was begun before, and is neither there nor just ended."""
+        if not any(begun.start for begun in self._begun.values()):
+            return
+        known = {track.track_id for track in watch.memory(at.timestamp()).tracks}
+        known |= {change.track.track_id for change in look.changes}
+        with self._lock:
+            for track_id, begun in tuple(self._begun.items()):
+                if begun.camera != watch.camera or begun.start is None:
+                    continue
+                if track_id not in known:
+                    self._hold(msgspec.structs.replace(begun.start, type="end", ended="interrupted"))
+                self._begun[track_id] = _Begun(begun.camera, begun.event_id)
 
     def _tell(
         self,
@@ -142,9 +197,10 @@ class TrackReports:
     def flush(self) -> None:
         """Hand over what is held back, oldest first, as far as the outbox takes it; many with one flush of the disk."""
         with self._flushing:
-            while self._going or self._next():
+            while self._going or self._next() or self._forget:
+                forget = tuple(self._forget)
                 try:
-                    self._bus.publish_events([self._made(event) for event in self._going])
+                    ids = self._bus.publish_events([self._made(event) for event in self._going], forget=forget)
                 except BadPayloadError as error:
                     self._make_smaller(error)
                     continue
@@ -155,7 +211,18 @@ class TrackReports:
                     self._log.warning("track.held", held=self.held, held_max=self._held_max, error=str(error))
                     return
                 self.told += len(self._going)
-                self._going = []
+                self._note(ids, len(forget))
+
+    def _note(self, ids: Sequence[str], forgotten: int) -> None:
+        """What went: starts are open until their end goes too."""
+        with self._lock:
+            del self._forget[:forgotten]
+            for event, event_id in zip(self._going, ids, strict=True):
+                if event.type == "start":
+                    self._begun[event.track_id] = _Begun(event.camera, event_id)
+                elif event.type == "end" and event.track_id in self._begun:
+                    self._pass_on([event.track_id])
+            self._going = []
 
     def _make_smaller(self, error: BadPayloadError) -> None:
         """A broker takes less than the contract promises: leave the paths out, and in the end the events."""
@@ -178,12 +245,33 @@ class TrackReports:
             self._going = [self._held.popleft() for _ in range(min(len(self._held), _TOGETHER_MAX))]
         return bool(self._going)
 
-    def _made(self, event: TrackEvent) -> tuple[Topic, Callable[[str], TrackEvent]]:
-        return CAMERA_TRACK.at(self._bus.site, camera=event.camera), partial(_with_id, event)
+    def _made(self, event: TrackEvent) -> NewEvent:
+        begun = self._begun.get(event.track_id) if event.type == "end" else None
+        return NewEvent(
+            CAMERA_TRACK.at(self._bus.site, camera=event.camera),
+            partial(_with_id, event),
+            opens=event.type == "start",
+            closes=None if begun is None else begun.event_id,
+        )
 
     def start(self) -> None:
-        """Begin to hand over what is reported."""
+        """Begin to hand over what is reported.
+
+        Raises:
+            TransientError: the outbox cannot be read.
+        """
+        self.resume()
         self._thread.start()
+
+    def resume(self) -> None:
+        """Find what a life of this process before has begun, and nobody has ended.
+
+        Raises:
+            TransientError: the outbox cannot be read.
+        """
+        for event_id, start in self._bus.open_events(CAMERA_TRACK):
+            if isinstance(start, TrackEvent):
+                self._begun[start.track_id] = _Begun(start.camera, event_id, start)
 
     def close(self) -> None:
         """Try a last time."""

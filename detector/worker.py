@@ -128,7 +128,7 @@ class Worker:
     def close(self) -> None:
         """Take no more frames, score those that wait, for at most 5 s, and end."""
         ended = self._pipeline.close(_FINISH_S)
-        self._cameras.lose_all()
+        self._cameras.end_all()
         self._owned.close()
         self._reports.close()
         if ended:

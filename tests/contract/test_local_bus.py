@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from broker import topics
-from broker.bus import Bus, Delivery
+from broker.bus import Bus, Delivery, NewEvent
 from broker.frames import Frame, decode_frame, encode_frame, reword_frame
 from broker.local import Forward, LocalBus
 from broker.memory import MemoryBroker
@@ -277,7 +277,7 @@ def test_events_published_together_are_told_too(offline: LocalBus) -> None:
 
     offline.subscribe(topics.CAMERA_MOTION, note)
     offline.start()
-    ids = offline.publish_events([(MOTION, motion), (MOTION, motion)])
+    ids = offline.publish_events([NewEvent(MOTION, motion)] * 2)
     wait_until(lambda: len(heard) == 2)
     assert heard == ids
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from broker import topics
-from broker.bus import Bus, Delivery
+from broker.bus import Bus, Delivery, NewEvent
 from broker.memory import MemoryBroker
 from broker.messages import Escalation, MotionEvent
 from broker.outbox import Outbox, split_event_id
@@ -65,7 +65,7 @@ def test_many_are_stored_at_once_and_arrive_in_order(join: Join) -> None:
 
     join("bridge", answer)
     edge = join()
-    ids = edge.publish_events([(ALARM, escalation), (MOTION, motion)] * 100)
+    ids = edge.publish_events([NewEvent(ALARM, escalation), NewEvent(MOTION, motion)] * 100)
     assert [split_event_id(identity)[2] for identity in ids[::2]] == list(range(1, 101))
     wait_until(lambda: edge.statistics().outbox_rows == 0, what="an empty outbox")
     assert [one for one in seen if one in ids[::2]] == ids[::2]
@@ -81,7 +81,7 @@ def test_one_that_is_too_large_takes_none_of_the_others_along(join: Join) -> Non
         return motion(event_id, motion_id="x" * 100_000)
 
     with pytest.raises(BadPayloadError, match="100"):
-        edge.publish_events([(MOTION, motion), (MOTION, build)])
+        edge.publish_events([NewEvent(MOTION, motion), NewEvent(MOTION, build)])
     assert edge.statistics().outbox_rows == 0
 
 

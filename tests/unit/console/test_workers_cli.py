@@ -99,13 +99,6 @@ def test_a_camera_that_nobody_scores_has_the_reason(pool: Pool, camera: str, rea
     assert (found.worker, found.reason) == ("", reason)
 
 
-def test_a_camera_beyond_what_there_is_room_for_is_squeezed_in(pool: Pool) -> None:
-    owner = CameraOwner(camera="gate", worker="a.detector", epoch=4, at=AT)
-    pool.fold(delivery(CAMERA_OWNER.at("home", camera="gate"), owner), 0.0)
-    found = {camera: row(report(pool, AT), camera).reason for camera in ("yard", "gate")}
-    assert sorted(found.values()) == ["", "squeezed in: there is no room for all that it sends"]
-
-
 def test_a_camera_whose_worker_died_is_about_to_be_taken_over_where_there_is_room(pool: Pool) -> None:
     owner = CameraOwner(camera="attic", worker="c.detector", epoch=3, at=AT)
     pool.fold(delivery(CAMERA_STATE.at("home", camera="attic"), camera_state("attic", demand_fps=1.0)), 0.0)

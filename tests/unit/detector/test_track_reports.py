@@ -58,7 +58,8 @@ def bus(street: Street) -> Bus:
 
 
 def events(street: Street) -> list[TrackEvent]:
-    return [d.content for d in street.heard[CAMERA_TRACK] if isinstance(d.content, TrackEvent)]
+    said = [d.content for d in street.heard[CAMERA_TRACK] if isinstance(d.content, TrackEvent)]
+    return list({event.id: event for event in said}.values())  # without a receipt they are sent again
 
 
 def kept(street: Street) -> list[OpenEvents]:
@@ -136,6 +137,77 @@ def test_a_camera_that_is_handed_over_is_kept_a_last_time_and_then_left(street: 
     bus.publish(CAMERA_TRACK_OPEN.at(SITE, camera="drive"), OpenEvents(camera="drive", at=AT))
     wait_until(lambda: [known for known in kept(street) if known.camera == "drive"])
     assert len(kept(street)) == before + 1
+
+
+@pytest.fixture
+def left(street: Street) -> str:
+    """An object that a worker had begun when it was killed."""
+    bus = street.worker_bus()
+    bus.start()
+    assert bus.wait_connected(30)
+    told = Told(bus)
+    told.look(0.0, WALKER)
+    told.look(0.5, WALKER)
+    told.reports.flush()
+    bus.close(5)
+    wait_until(lambda: events(street), what="the start")
+    return events(street)[0].track_id
+
+
+def after(street: Street) -> tuple[Told, Bus]:
+    """The worker that was killed, in its next life."""
+    bus = street.worker_bus()
+    bus.start()
+    told = Told(bus)
+    told.seq = 100
+    told.begin()
+    told.reports.resume()
+    assert [start.track_id for _, start in bus.open_events(CAMERA_TRACK) if isinstance(start, TrackEvent)]
+    return told, bus
+
+
+def test_what_was_begun_before_and_nobody_knows_of_ends(street: Street, left: str) -> None:
+    told, bus = after(street)
+    told.look(9.0)
+    told.reports.flush()
+    assert not bus.open_events(CAMERA_TRACK)
+    wait_until(lambda: len(events(street)) == 2, what="its end")
+    last = events(street)[-1]
+    assert (last.type, last.track_id, last.ended) == ("end", left, "interrupted")
+
+
+def test_what_was_begun_before_goes_on_and_ends_once(street: Street, left: str) -> None:
+    told, bus = after(street)
+    known = kept(street)[-1]
+    told.reports.on_open("yard", known)
+    told.watch.recall(known)
+    told.look(1.0, WALKER)
+    assert bus.open_events(CAMERA_TRACK)
+    for at_s in (4.0, 8.0):
+        told.look(at_s)
+    told.reports.flush()
+    assert not bus.open_events(CAMERA_TRACK)
+    wait_until(lambda: [event.type for event in events(street)].count("end") == 1, what="its end")
+    assert {event.track_id for event in events(street)} == {left}
+    assert events(street)[-1].ended == "left"
+
+
+def test_what_another_worker_has_ended_is_not_ended_again(street: Street, left: str) -> None:
+    told, bus = after(street)
+    told.reports.on_open("yard", OpenEvents(camera="yard", at=AT + timedelta(seconds=5)))
+    told.look(9.0)
+    told.reports.flush()
+    assert not bus.open_events(CAMERA_TRACK)
+    assert [event.type for event in events(street)] == ["start"]
+
+
+def test_what_is_given_away_is_anothers_to_end(street: Street, left: str) -> None:
+    told, bus = after(street)
+    told.reports.on_open("yard", kept(street)[-1])
+    told.reports.hand_over(told.watch, AT)
+    told.reports.flush()
+    assert not bus.open_events(CAMERA_TRACK)
+    assert [event.type for event in events(street)] == ["start"]
 
 
 def test_events_wait_in_order_while_the_outbox_is_full(street: Street) -> None:

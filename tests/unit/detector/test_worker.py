@@ -78,6 +78,11 @@ def wait_raised(street: Street, count: int) -> None:
     wait_until(lambda: len(raised(street)) == count, what=f"{count} escalations")
 
 
+def told(street: Street) -> list[TrackEvent]:
+    said = [d.content for d in street.heard[CAMERA_TRACK] if isinstance(d.content, TrackEvent)]
+    return list({event.id: event for event in said}.values())
+
+
 def rejects(street: Street) -> list[Reject]:
     return [d.content for d in street.heard[REJECT] if isinstance(d.content, Reject)]
 
@@ -132,24 +137,26 @@ def test_boxes_are_in_the_frames_own_pixels_though_it_is_decoded_smaller(street:
     assert (evidence.width, evidence.height) == (642, 480)
 
 
-def test_the_next_worker_goes_on_with_objects_and_cooldowns(street: Street) -> None:
+def test_a_worker_that_ends_ends_its_objects_and_leaves_its_cooldowns(street: Street) -> None:
     rules = {"presence": {"for_s": 0, "cooldown_s": 60}}
     start = now()
     with running(street, rules=rules):
         for seq in range(2):
             send_and_wait(street, seq, start + timedelta(seconds=seq))
         wait_raised(street, 1)
-    wait_until(lambda: street.heard[CAMERA_TRACK_OPEN])
+    first = scored(street)[1].detections[0].track_id
     known = street.heard[CAMERA_TRACK_OPEN][-1].content
     assert isinstance(known, OpenEvents)
-    first = scored(street)[1].detections[0].track_id
-    assert known.ids == (first,)
+    assert (known.ids, list(known.rules)) == ((), ["presence"])
     with running(street, rules=rules) as at_work:
         for seq in range(2, 5):
             send_and_wait(street, seq, start + timedelta(seconds=seq))
         assert at_work.figure("counts", "escalations") == 0
         send_and_wait(street, 5, start + timedelta(seconds=8))
-    assert {scores.detections[0].track_id for scores in scored(street)[2:]} == {first}
+        wait_until(lambda: len(told(street)) >= 3, what="the object anew")
+    assert [event.type for event in told(street)[:3]] == ["start", "end", "start"]
+    assert [event.track_id == first for event in told(street)[:3]] == [True, True, False]
+    assert told(street)[1].ended == "interrupted"
     assert len(raised(street)) == 1
 
 
