@@ -30,6 +30,7 @@ pytestmark = pytest.mark.timeout(60)
 
 YARD = {"camera": "yard"}
 MOTION = str(topics.CAMERA_MOTION.at("home", **YARD))
+_READY = b"ready"
 ESCALATION = topics.CAMERA_ESCALATION.at("home", origin="node-1.edge", **YARD)
 FRAME = topics.CAMERA_FRAME.at("home", **YARD)
 Join = Callable[..., Bus]
@@ -65,17 +66,31 @@ class Reader:
 
     site: Site
     held: list[Inbound] = field(default_factory=list)
+    subscribed: threading.Event = field(default_factory=threading.Event)
     transport: Transport = field(init=False)
     thread: threading.Thread = field(init=False)
 
     def connect(self) -> None:
         self.held.clear()
-        events = TransportEvents(self.held.append, lambda _number, _refusal: None)
+        events = TransportEvents(self._take, lambda _number, _refusal: None)
         self.transport = self.site.transports("reader", persistent=True)(events, None)
         self.transport.open()
         self.transport.subscribe([(MOTION, 1)])
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
+
+    def wait_subscribed(self) -> None:
+        """The broker takes its time over a subscription; what comes before it is for nobody."""
+        while not self.subscribed.is_set():
+            publish(self.site, _READY)
+            self.subscribed.wait(0.2)
+
+    def _take(self, message: Inbound) -> None:
+        if message.payload == _READY:
+            self.subscribed.set()
+            self.transport.acknowledge(message)
+        else:
+            self.held.append(message)
 
     def _run(self) -> None:
         try:
@@ -107,6 +122,7 @@ def publish(site: Site, *texts: bytes) -> None:
 def test_what_is_confirmed_early_is_not_confirmed_before_what_came_first(able_site: SiteMaker) -> None:
     reader = Reader(able_site())
     reader.connect()
+    reader.wait_subscribed()
     publish(reader.site, b"one", b"two", b"three")
     reader.wait(b"one", b"two", b"three")
     first = list(reader.held)
