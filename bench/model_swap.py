@@ -48,7 +48,7 @@ from tests.support.file_server import FileServer, Served
 from tests.support.waiting import wait_until
 
 CAMERAS, FPS, PICTURES = 4, 15.0, 100
-"""At 20 frames a second the TFLite model, which takes twice as long, is rightly refused: it is busy all the time then."""
+"""At 20 frames a second the TFLite model, twice as slow, is rightly refused: it is busy all the time."""
 WORKER = "bench.detector"
 TMPFS_MB, SPARE_MB = 120, 20
 SCORE_TOLERANCE = 2e-4
