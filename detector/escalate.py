@@ -14,7 +14,7 @@ from broker.references import clip_reference
 from broker.topics import CAMERA_ESCALATION, CAMERA_EVIDENCE
 from config import BacklogFullError, BadPayloadError, Clock, TransientError, get_logger
 from detector.evidence import annotate, encode_within
-from detector.pictures import read_picture
+from detector.pictures import Picture, read_picture
 from detector.scene import Firing
 
 __all__ = ["Escalator"]
@@ -73,13 +73,14 @@ class Escalator:
         """Whether no more can be held: ask no rule now, so that it fires later instead of in vain."""
         return len(self._held) >= self._held_max
 
-    def escalate(self, firing: Firing, frame: Frame, model: ModelRef) -> None:
+    def escalate(self, firing: Firing, frame: Frame, model: ModelRef, *, picture: Picture | None = None) -> None:
         """Raise one escalation: on disk when this returns, or held back and counted.
 
         Args:
             firing: what the rule says.
             frame: the one that made it fire; only now is its picture needed at its own size.
             model: which one made the scores.
+            picture: of that frame, where it was decoded at its own size already.
         """
         meta = frame.meta
         zones = {zone: None for track in firing.tracks for zone in track.zones}
@@ -101,11 +102,11 @@ class Escalator:
             tracks=tuple(track.track_id for track in firing.tracks),
             zones=tuple(zones),
         )
-        evidence = self._evidence(escalation, frame)
+        evidence = self._evidence(escalation, frame, picture)
         self._held.append(_Raised(msgspec.structs.replace(escalation, evidence=evidence), meta))
         self.flush()
 
-    def _evidence(self, escalation: Escalation, frame: Frame) -> tuple[Evidence, ...]:
+    def _evidence(self, escalation: Escalation, frame: Frame, picture: Picture | None) -> tuple[Evidence, ...]:
         """The annotated picture, as large as the way to the broker allows; none where that is next to nothing."""
         room = self._bus.payload_bytes_max(self._topic(escalation)) - len(encode_json(escalation)) - _FIELDS_BYTES
         bytes_max = min(self._evidence_bytes_max, room * 3 // 4)
@@ -113,7 +114,7 @@ class Escalator:
             self._log.warning("evidence.refused", camera=escalation.camera, error=f"there is room for {room} bytes")
             return ()
         try:
-            picture = read_picture(frame)
+            picture = read_picture(frame) if picture is None else picture
         except BadPayloadError as error:
             self._log.warning("evidence.refused", camera=escalation.camera, error=error.reason)
             return ()

@@ -8,6 +8,7 @@ from datetime import datetime
 from broker import Frame
 from detector.backends import Backend, Prepared
 from detector.decoding import Outputs
+from detector.pictures import Picture
 from detector.regions import Region
 
 __all__ = ["Arrival", "Inference", "Readable", "Scored"]
@@ -60,6 +61,7 @@ class Readable:
         whole: all of it.
         regions: parts of the frame that are looked at more closely, in its own pixels.
         parts: the same, prepared.
+        picture: what was decoded, where that is the frame at its own size.
     """
 
     arrival: Arrival
@@ -68,6 +70,7 @@ class Readable:
     whole: Prepared
     regions: tuple[Region, ...] = ()
     parts: tuple[Prepared, ...] = ()
+    picture: Picture | None = None
 
     @property
     def pictures(self) -> int:

@@ -98,4 +98,5 @@ class Preparer:
             whole=backend.prepare(picture),
             regions=regions,
             parts=tuple(backend.prepare(region.cut(picture)) for region in regions),
+            picture=picture if picture.shape[1::-1] == (arrival.frame.meta.width, arrival.frame.meta.height) else None,
         )

@@ -123,7 +123,7 @@ class Publisher:
         self._publish_scores(scored, look.detections)
         self._tallies.scored(camera, arrival.age_s(self._clock.monotonic_s()))
         for firing in look.firings:
-            self._escalator.escalate(firing, arrival.frame, model)
+            self._escalator.escalate(firing, arrival.frame, model, picture=scored.readable.picture)
             self._on_firing(camera)
         # Last: what another worker goes on with never says of an escalation that is not on the disk yet.
         self._reports.report(watched.watch, look, meta, model)

@@ -149,7 +149,7 @@ def test_a_picture_that_has_become_too_large_is_left_out(
 ) -> None:
     raising = escalator(bus)
     monkeypatch.setattr(Link, "packet_bytes_max", 3_000)
-    monkeypatch.setattr(raising, "_evidence", lambda said, shown: _large(said))
+    monkeypatch.setattr(raising, "_evidence", lambda said, *_: _large(said))
     raise_one(raising, 1)
     wait_until(lambda: street.heard[CAMERA_ESCALATION])
     said = street.heard[CAMERA_ESCALATION][0].content
