@@ -60,6 +60,7 @@ class Escalator:
         self._clock = clock
         self._held_max = held_max
         self._held: deque[_Raised] = deque()
+        self._unshown: deque[_Raised] = deque(maxlen=held_max)
         self._log = get_logger(origin=bus.origin)
         self.raised = 0
 
@@ -139,7 +140,15 @@ class Escalator:
             self._held.popleft()
             self.raised += 1
             self._log.info("escalation.raised", camera=camera, event_id=event_id, rule=raised.escalation.rule)
-            self._show(raised)
+            self._unshown.append(raised)
+
+    def show(self) -> None:
+        """Keep the pictures of what was raised at the broker.
+
+        Not with the raising: until others know of it, a worker that is killed may raise it again elsewhere.
+        """
+        while self._unshown:
+            self._show(self._unshown.popleft())
 
     def _publish(self, raised: _Raised) -> str:
         topic = self._topic(raised.escalation)
@@ -152,7 +161,7 @@ class Escalator:
             return self._bus.publish_event(topic, _Raised(bare, raised.meta).build)
 
     def _show(self, raised: _Raised) -> None:
-        """Keep the picture at the broker; the escalation has its own, so that a refusal loses nothing."""
+        """The escalation has its own picture, so that a refusal loses nothing."""
         for evidence in raised.escalation.evidence:
             meta = msgspec.structs.replace(raised.meta, width=evidence.width, height=evidence.height)
             try:
@@ -165,5 +174,6 @@ class Escalator:
     def close(self) -> None:
         """Try a last time, and say what would not go."""
         self.flush()
+        self.show()
         if self._held:
             self._log.error("escalation.lost", lost=len(self._held), reason="the outbox took nothing until the end")

@@ -84,6 +84,7 @@ class Publisher:
     def flush(self) -> None:
         """Hand over what was held back."""
         self._escalator.flush()
+        self._escalator.show()
 
     def publish(self, scored: Scored) -> None:
         """Publish one frame's scores, its objects, and what people should know.
@@ -125,8 +126,9 @@ class Publisher:
         for firing in look.firings:
             self._escalator.escalate(firing, arrival.frame, model, picture=scored.readable.picture)
             self._on_firing(camera)
-        # Last: what another worker goes on with never says of an escalation that is not on the disk yet.
+        # After it: what another worker goes on with never says of an escalation that is not on the disk yet.
         self._reports.report(watched.watch, look, meta, model)
+        self._escalator.show()
 
     def _read(self, scored: Scored) -> tuple[Detection, ...]:
         """Boxes of the whole and its parts, together."""

@@ -48,6 +48,7 @@ def escalator(bus: Bus, held_max: int = 64) -> Escalator:
 
 def raise_one(raising: Escalator, seq: int) -> None:
     raising.escalate(FIRING, Frame(frame_meta(seq=seq), jpeg()), MODEL)
+    raising.show()
 
 
 def test_an_escalation_says_who_what_where_and_when_and_shows_it(street: Street, bus: Bus) -> None:
