@@ -216,8 +216,9 @@ def test_a_second_worker_takes_its_share_and_the_first_gives_it(site: Site) -> N
 
 
 def test_the_cameras_of_a_worker_whose_connection_broke_are_taken_at_once(site: Site) -> None:
-    one, other = Worker(site, "one"), Scripted(site, "other")
+    one = Worker(site, "one")
     one.wait_owns(lambda own: own == set(CAMERAS))
+    other = Scripted(site, "other")
     share = other.claim_share("one")
     one.wait_owns(lambda own: own == set(CAMERAS) - share)
     pass_time(site, 5, other)
@@ -228,8 +229,9 @@ def test_the_cameras_of_a_worker_whose_connection_broke_are_taken_at_once(site: 
 
 
 def test_the_cameras_of_a_frozen_worker_are_taken_after_a_while(site: Site) -> None:
-    one, frozen = Worker(site, "one"), Scripted(site, "frozen")
+    one = Worker(site, "one")
     one.wait_owns(lambda own: own == set(CAMERAS))
+    frozen = Scripted(site, "frozen")
     share = frozen.claim_share("one")
     one.wait_owns(lambda own: own == set(CAMERAS) - share)
     pass_time(site, 5, frozen)
@@ -240,8 +242,9 @@ def test_the_cameras_of_a_frozen_worker_are_taken_after_a_while(site: Site) -> N
 
 
 def test_when_all_others_fall_silent_nobody_takes_their_cameras(site: Site) -> None:
-    one, two, three = Worker(site, "one"), Scripted(site, "two"), Scripted(site, "three")
+    one = Worker(site, "one")
     one.wait_owns(lambda own: own == set(CAMERAS))
+    two, three = Scripted(site, "two"), Scripted(site, "three")
     shares = two.claim_share("one", "three") | three.claim_share("one", "two")
     one.wait_owns(lambda own: own == set(CAMERAS) - shares)
     pass_time(site, 3, two, three)
