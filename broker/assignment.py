@@ -108,6 +108,8 @@ def assign(workers: Iterable[Worker], demands: Iterable[Demand]) -> Assignment:
     """Find a worker for every demand, as far as there is room; see the module's text."""
     there, asked = tuple(workers), tuple(demands)
     answer = _assign_once(there, asked)
+    if not answer.squeezed:
+        return answer
     # Who was squeezed in is a present owner the next time, and as good as any: go on until that changes nothing.
     for _ in range(_ROUNDS_MAX):
         asked = tuple(replace(demand, owner=answer.owners.get(demand.name, "")) for demand in asked)

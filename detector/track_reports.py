@@ -156,16 +156,23 @@ class TrackReports:
 
     def _end_lost(self, watch: CameraWatch, look: Look, at: datetime) -> None:
         """End what was begun before, and is neither there nor just ended."""
-        if not any(begun.start for begun in self._begun.values()):
+        with self._lock:
+            left = {
+                track_id: begun.start
+                for track_id, begun in self._begun.items()
+                if begun.start is not None and begun.camera == watch.camera
+            }
+        if not left:
             return
         known = {track.track_id for track in watch.memory(at.timestamp()).tracks}
         known |= {change.track.track_id for change in look.changes}
         with self._lock:
-            for track_id, begun in tuple(self._begun.items()):
-                if begun.camera != watch.camera or begun.start is None:
+            for track_id, start in left.items():
+                begun = self._begun.get(track_id)
+                if begun is None:
                     continue
                 if track_id not in known:
-                    self._hold(msgspec.structs.replace(begun.start, type="end", ended="interrupted"))
+                    self._hold(msgspec.structs.replace(start, type="end", ended="interrupted"))
                 self._begun[track_id] = _Begun(begun.camera, begun.event_id)
 
     def _tell(
