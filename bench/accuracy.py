@@ -57,6 +57,7 @@ from config.cameras import CameraSettings, Zone
 from config.settings import DetectorSettings, RegionSettings
 from detector.backends import Backend
 from detector.decoding import Found, to_detections
+from detector.merging import merge
 from detector.models import open_backend
 from detector.regions import Region, RegionPlanner
 from detector.watching import CameraWatch
@@ -276,9 +277,7 @@ def watch(street: Street, backend: Backend, settings: DetectorSettings, frames: 
         )
         looks += 1 + len(regions)
         parts = [(region, street.look(number, region)) for region in regions]
-        found = planner.merge(
-            street.look(number), parts, width_px=size_px[0], height_px=size_px[1], nms_iou=settings.nms_iou
-        )
+        found = merge(street.look(number), parts, width_px=size_px[0], height_px=size_px[1], nms_iou=settings.nms_iou)
         detections[number] = to_detections(found, backend.labels, *size_px)
         seen = watched.look(meta, tuple(one for one in detections[number] if one.score >= least))
         for change in seen.changes:

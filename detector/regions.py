@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.settings import RegionSettings
-from detector.decoding import Found
-from detector.merging import Region, merge
+from detector.merging import Region
 from detector.scene import Box, Track
 
 __all__ = ["Region", "RegionPlanner"]
@@ -101,12 +100,12 @@ class _View:
 
 
 class RegionPlanner:
-    """Chooses the parts of one camera's frames that are worth a closer look, and joins what they show.
+    """Chooses the parts of one camera's frames that are worth a closer look.
 
     An object that stands still, and with nothing moving there, gets a closer look each `refresh_s` only; the watch
     carries it as long as that (:class:`~detector.watching.CameraWatch`).
 
-    Concurrency: `plan` from one thread at a time; each camera has its own. `merge` from any.
+    Concurrency: from one thread at a time; each camera has its own.
 
     Args:
         settings: what the site's owner chose.
@@ -160,12 +159,6 @@ class RegionPlanner:
             regions.append(region)
             self._note(view, region, [candidates.names[place] for place in np.flatnonzero(served).tolist()])
         return tuple(regions)
-
-    def merge(
-        self, whole: Found, parts: Sequence[tuple[Region, Found]], *, width_px: int, height_px: int, nms_iou: float
-    ) -> Found:
-        """Join what the whole frame and its parts show; see :func:`detector.merging.merge`."""
-        return merge(whole, parts, width_px=width_px, height_px=height_px, nms_iou=nms_iou)
 
     # --- what has waited how long -------------------------------------------------------------------------------
 

@@ -62,11 +62,6 @@ class RuleWatch(ABC):
         self._quiet_until_s = _LONG_AGO_S
         self._forget()
 
-    @property
-    def quiet_until_s(self) -> float:
-        """The end of its cooldown; long ago when it has not fired."""
-        return self._quiet_until_s
-
     def look(self, scene: Scene) -> Firing | None:
         """Look at one frame; frames come in the order in which they were captured.
 
