@@ -64,7 +64,7 @@ def _since(_ctx: click.Context, _parameter: click.Parameter, value: str | None) 
 def _overrides(kafka: str | None, topic: str | None, journal: Path | None) -> dict[str, Any]:
     if journal is not None and (kafka or topic):
         raise click.UsageError("--journal and --kafka are two sinks: give one")
-    wanted = {"bootstrap": kafka, "topic": topic}
+    wanted = {"bootstrap": kafka, "topics": {"escalation": topic} if topic else None}
     section: dict[str, Any] = {"kafka": {key: value for key, value in wanted.items() if value is not None}}
     if not section["kafka"]:
         del section["kafka"]
@@ -83,8 +83,8 @@ def bridge(load: Load, kafka: str | None, topic: str | None, journal: Path | Non
     """Carry escalations and events into the journal, or into Kafka, and send a receipt for each.
 
     A message stays with its sender until the receipt comes, so this process, the broker and Kafka may die at any
-    time. The journal is one SQLite file; Kafka's topics are created when they are missing. `bridge.events: false`
-    leaves out the events (motion, track).
+    time. The journal is one SQLite file; Kafka's topics are created when they are missing. `bridge.forward`
+    says what goes out besides escalations.
 
     \b
     Examples:
@@ -289,7 +289,7 @@ def _audit_kafka(settings: Settings, kafka: KafkaSettings, backlogs: Mapping[Str
     aside = [(stream, *identity_of(event_id)) for stream, event_id in put_aside]
     counts = Counter[str]()
     streams = audit_streams(_identities(read_event_ids(kafka), counts), backlogs, aside)
-    where = f"Kafka topics {kafka.topic} and {kafka.events_topic} at {kafka.bootstrap}"
+    where = f"Kafka topics {kafka.topics.escalation}, {kafka.topics.motion} at {kafka.bootstrap}"
     return Audit(where, tuple(streams), counts["foreign"])
 
 

@@ -18,7 +18,7 @@ from itertools import islice
 from bridge.sink import ESCALATIONS, EVENTS, Record, Sink, StoredAt
 from broker import Bus, Delivery, Figures, Topic
 from broker.messages import Receipt
-from broker.topics import RECEIPT
+from broker.topics import RECEIPT, TopicSpec
 from config import BadPayloadError, Clock, Supervised, SystemClock, TransientError, get_logger
 
 __all__ = ["Forwarder"]
@@ -70,7 +70,7 @@ class Forwarder:
     Args:
         bus: with a persistent session; start it after this object, or the broker's backlog finds no reader.
         sink: where they go.
-        events: whether events are carried too, or escalations only.
+        events: lines of the contract that are carried besides escalations.
         rows_max: arrivals that may wait.
         bytes_max: their payload bytes.
         patience_s: how long an arrival may hold up the connection when there is no room for it.
@@ -83,7 +83,7 @@ class Forwarder:
         bus: Bus,
         sink: Sink,
         *,
-        events: bool = True,
+        events: Sequence[TopicSpec] = EVENTS,
         rows_max: int = _ROWS_MAX,
         bytes_max: int = _BYTES_MAX,
         patience_s: float = _PATIENCE_S,
@@ -92,7 +92,7 @@ class Forwarder:
     ) -> None:
         self._bus = bus
         self._sink = sink
-        self._lines = ESCALATIONS + EVENTS if events else ESCALATIONS
+        self._lines = (*ESCALATIONS, *events)
         self._rows_max = rows_max
         self._bytes_max = bytes_max
         self._patience_s = patience_s

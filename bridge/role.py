@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bridge.forward import Forwarder
 from bridge.journal import Journal
-from bridge.sink import Sink
+from bridge.sink import Sink, forwarded_events
 from broker import Presence, connect
 from broker.topics import origin_of
 from config import get_logger, stop_on_signals
@@ -54,7 +54,7 @@ def run_bridge(settings: Settings, role: str, *, to_journal: bool = False) -> No
 
     sink = _make_sink(settings, role, None if to_journal else settings.bridge.kafka, on_fatal)
     bus = connect(settings, role, persistent=True, on_fatal=on_fatal)
-    forwarder = Forwarder(bus, sink, events=settings.bridge.events, on_fatal=on_fatal)
+    forwarder = Forwarder(bus, sink, events=forwarded_events(settings.bridge.forward), on_fatal=on_fatal)
     presence = Presence(bus, settings, role, figures=forwarder.figures)
     forwarder.start()
     # Not earlier: while Kafka does not answer there is nothing to finish, and a signal ends the process at once.
@@ -80,4 +80,5 @@ def _make_sink(
     from bridge.ledger import Ledger
 
     ledger = Ledger(_ledger_path(settings, role))
-    return KafkaSink(kafka, ledger=ledger, events=settings.bridge.events, on_fatal=on_fatal)
+    events = forwarded_events(settings.bridge.forward)
+    return KafkaSink(kafka, site=settings.site, ledger=ledger, events=events, on_fatal=on_fatal)

@@ -16,7 +16,7 @@ import msgspec
 from broker import Delivery
 from broker.messages import ClipEvent, Escalation, MotionEvent, TrackEvent
 from broker.outbox_file import SEQ_MAX
-from broker.topics import CONTRACT, DeliveryClass, origin_of
+from broker.topics import CONTRACT, DeliveryClass, TopicSpec, origin_of
 from config import BadPayloadError
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Sink",
     "StoredAt",
     "Table",
+    "forwarded_events",
     "identity_of",
     "utc_text",
 ]
@@ -34,7 +35,14 @@ __all__ = [
 ESCALATIONS = tuple(spec for spec in CONTRACT if spec.delivery is DeliveryClass.DURABLE)
 """Lines of the contract that a sink must take."""
 EVENTS = tuple(spec for spec in CONTRACT if spec.delivery is DeliveryClass.EVENT)
-"""Lines of the contract that it takes where ``bridge.events`` is on."""
+"""Lines of the contract that it takes where `bridge.forward` names them."""
+
+
+def forwarded_events(forward: Sequence[str]) -> tuple[TopicSpec, ...]:
+    """Those of `EVENTS` that `bridge.forward` names."""
+    return tuple(spec for spec in EVENTS if spec.name.removeprefix("camera_") in forward)
+
+
 Table = Literal["escalation", "event"]
 """What escalations and events are kept apart by."""
 

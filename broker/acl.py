@@ -36,6 +36,7 @@ _PARTY_OF_ROLE = {
     "edge": Party.EDGE,
     "detector": Party.DETECTOR,
     "bridge": Party.BRIDGE,
+    "commands": Party.COMMANDS,
     "fleet": Party.FLEET,
     "console": Party.PEOPLE,
     "up": Party.PEOPLE,

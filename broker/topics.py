@@ -39,6 +39,7 @@ __all__ = [
     "CAMERA_TRACK_OPEN",
     "CONTRACT",
     "MODEL",
+    "NODE_BRIDGE_BEAT",
     "NODE_COMMAND",
     "NODE_HEALTH",
     "NODE_REPLY",
@@ -92,6 +93,8 @@ class Party(StrEnum):
     """A worker that scores frames, of any camera."""
     BRIDGE = "bridge"
     """The way into the sink."""
+    COMMANDS = "commands"
+    """What takes commands out of Kafka."""
     FLEET = "fleet"
     """What keeps the nodes, cameras and models in order."""
     PEOPLE = "people"
@@ -229,7 +232,7 @@ _MESH = (Party.DETECTOR, Party.BRIDGE, Party.FLEET, Party.PEOPLE)
 otherwise follow the other cameras."""
 
 CAMERA_STATE = TopicSpec(
-    "camera/{camera}/state", messages.CameraState, DeliveryClass.STATE, (Party.EDGE,), _MESH,
+    "camera/{camera}/state", messages.CameraState, DeliveryClass.STATE, (Party.EDGE,), (*_MESH, Party.COMMANDS),
     "Online, offline or in error; owner node, mode, frame rate, size, last error.",
 )  # fmt: skip
 CAMERA_FRAME = TopicSpec(
@@ -302,11 +305,12 @@ CAMERA_OWNER = TopicSpec(
 )  # fmt: skip
 CAMERA_SET = TopicSpec(
     "camera/{camera}/set/{property}", messages.CommandValue, DeliveryClass.COMMAND,
-    (Party.PEOPLE, Party.FLEET), (Party.EDGE,),
+    (Party.PEOPLE, Party.FLEET, Party.COMMANDS), (Party.EDGE,),
     "A wanted value: mode, privacy, detection, recording, sensitivity, snapshot, clip; bare text will do.",
 )  # fmt: skip
 NODE_STATUS = TopicSpec(
-    "node/{node}/{role}/status", messages.NodeStatus, DeliveryClass.STATE, (Party.SELF,), (*_MESH, Party.SELF),
+    "node/{node}/{role}/status", messages.NodeStatus, DeliveryClass.STATE, (Party.SELF,),
+    (*_MESH, Party.COMMANDS, Party.SELF),
     "A process is there; its will says that it is not.",
 )  # fmt: skip
 NODE_HEALTH = TopicSpec(
@@ -322,19 +326,23 @@ NODE_WORKER_BEAT = TopicSpec(
     "A worker is alive, once a second, with its cameras, their rates and drops.",
     max_bytes=256 * _KIB,
 )  # fmt: skip
+NODE_BRIDGE_BEAT = TopicSpec(
+    "node/{node}/{role}/bridge/beat", messages.BridgeBeat, DeliveryClass.FRAME, (Party.SELF,), _MESH,
+    "A bridge is alive, once a second, with the shards of cameras that it serves.",
+)  # fmt: skip
 NODE_COMMAND = TopicSpec(
-    "node/{node}/{role}/command", messages.Command, DeliveryClass.COMMAND, (Party.PEOPLE, Party.FLEET),
+    "node/{node}/{role}/command", messages.Command, DeliveryClass.COMMAND, (Party.PEOPLE, Party.FLEET, Party.COMMANDS),
     (Party.SELF,),
     "An order to a process, with a correlation id.",
 )  # fmt: skip
 NODE_REPLY = TopicSpec(
     "node/{node}/{role}/reply", messages.Reply, DeliveryClass.REPLY, (Party.SELF,),
-    (Party.PEOPLE, Party.FLEET),
+    (Party.PEOPLE, Party.FLEET, Party.COMMANDS),
     "The answer to an order.",
 )  # fmt: skip
 REGISTRY_CAMERA = TopicSpec(
-    "registry/camera/{camera}", messages.CameraDocument, DeliveryClass.STATE, (Party.FLEET,),
-    (Party.EDGE, Party.DETECTOR, Party.PEOPLE),
+    "registry/camera/{camera}", messages.CameraDocument, DeliveryClass.STATE, (Party.FLEET, Party.COMMANDS),
+    (Party.EDGE, Party.DETECTOR, Party.PEOPLE, Party.COMMANDS),
     "What the site says of a camera.",
 )  # fmt: skip
 MODEL = TopicSpec(
@@ -373,6 +381,7 @@ CONTRACT: tuple[TopicSpec, ...] = (
     NODE_HEALTH,
     NODE_WORKER,
     NODE_WORKER_BEAT,
+    NODE_BRIDGE_BEAT,
     NODE_COMMAND,
     NODE_REPLY,
     REGISTRY_CAMERA,

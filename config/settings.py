@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, SecretStr
 from config.cameras import CameraSettings, FootageSettings, Fraction, Section
 from config.log import LogFormat, LogLevel
 from config.names import Name, this_node
+from config.outside import BridgeSettings, HomeAssistantSettings, KafkaSettings, MetricsSettings, TracingSettings
 from config.rules import PresenceRule, Rule
 
 __all__ = [
@@ -27,11 +28,14 @@ __all__ = [
     "DeliveryOverride",
     "DetectorSettings",
     "EdgeSettings",
+    "HomeAssistantSettings",
     "KafkaSettings",
     "LogSettings",
+    "MetricsSettings",
     "OutboxSettings",
     "RegionSettings",
     "Settings",
+    "TracingSettings",
     "TrackingSettings",
     "default_state_dir",
 ]
@@ -48,12 +52,6 @@ def _check_bus_url(value: str) -> str:
     if re.fullmatch(r"mqtts?://[^/\s]+", value):
         return value
     raise ValueError("write mqtt://HOST:PORT, or mqtts://HOST:PORT for TLS")
-
-
-def _check_bootstrap(value: str) -> str:
-    if re.fullmatch(r"[^\s,@]+:\d{1,5}(,[^\s,@]+:\d{1,5})*", value):
-        return value
-    raise ValueError("write HOST:PORT, several separated by commas")
 
 
 class LogSettings(Section):
@@ -229,30 +227,6 @@ class DetectorSettings(Section):
     """Rules by name."""
 
 
-class KafkaSettings(Section):
-    """The Kafka that escalations go to."""
-
-    bootstrap: Annotated[str, AfterValidator(_check_bootstrap)]
-    """``HOST:PORT``, several separated by commas."""
-    topic: str = Field(default="vigil.escalations", pattern=r"^[A-Za-z0-9._-]{1,249}$")
-    """The topic that escalations are written to."""
-    events_topic: str = Field(default="vigil.events", pattern=r"^[A-Za-z0-9._-]{1,249}$")
-    """The topic that events (motion, track) are written to."""
-    connect_timeout_s: float = Field(default=10.0, ge=0.5, le=300)
-    """Seconds to wait at start for the cluster to answer."""
-
-
-class BridgeSettings(Section):
-    """The way out: escalations into the journal, or into Kafka."""
-
-    kafka: KafkaSettings | None = None
-    """Where Kafka is; empty means the journal."""
-    journal: Path | None = None
-    """The journal's file; default ``journal.db`` in the state folder."""
-    events: bool = True
-    """Whether events (motion, track) go into the sink too, each with a receipt as escalations have."""
-
-
 class ConsoleSettings(Section):
     """The web page."""
 
@@ -285,5 +259,11 @@ class Settings(Section):
     """The worker that scores frames."""
     bridge: BridgeSettings = BridgeSettings()
     """The way out."""
+    homeassistant: HomeAssistantSettings = HomeAssistantSettings()
+    """What Home Assistant is told."""
     console: ConsoleSettings = ConsoleSettings()
     """The web page."""
+    metrics: MetricsSettings = MetricsSettings()
+    """Figures for Prometheus."""
+    tracing: TracingSettings = TracingSettings()
+    """Traces for OpenTelemetry."""

@@ -24,6 +24,7 @@ from broker.messages.cameras import (
 )
 from broker.messages.models import ModelFile, ModelInput, ModelManifest, ModelRef
 from broker.messages.processes import (
+    BridgeBeat,
     CameraHealth,
     Command,
     CommandValue,
@@ -52,6 +53,7 @@ __all__ = [
     "Active",
     "Box",
     "BoxPx",
+    "BridgeBeat",
     "CameraDocument",
     "CameraHealth",
     "CameraOwner",

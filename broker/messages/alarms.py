@@ -20,14 +20,16 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         content_type: ``image/jpeg``.
         sha256: of the decoded bytes.
-        data: the bytes; Base64 in JSON (RFC 4648, section 4).
+        data: the bytes; Base64 in JSON (RFC 4648, section 4). Empty where they are elsewhere.
+        uri: where the bytes are, when the bridge has put them into an object store on the way into Kafka.
     """
 
     content_type: Short
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
     width: Count
     height: Count
-    data: bytes
+    data: bytes = b""
+    uri: Text = ""
 
 
 class Escalation(Message, frozen=True, kw_only=True):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from broker.messages.base import Count, Message, Moment, Short, Text, Whole
 from broker.messages.models import ModelRef
 
 __all__ = [
+    "BridgeBeat",
     "CameraHealth",
     "Command",
     "CommandValue",
@@ -124,6 +126,27 @@ class WorkerBeat(Message, frozen=True, kw_only=True):
     seq: Count
     at: Moment
     cameras: dict[str, ScoredCamera] = {}
+
+
+class BridgeBeat(Message, frozen=True, kw_only=True):
+    """A bridge is alive, once a second, and so are its shards.
+
+    Attributes:
+        bridge: its origin.
+        seq: grows with each beat.
+        sink: what its bridges share: those that write into the same Kafka split the shards, a journal is nobody else's.
+        shards: how many there are in its settings.
+        state: one that is `draining` takes no more shards, and gives its own away.
+        own: the shards that it serves now.
+    """
+
+    bridge: Short
+    seq: Count
+    at: Moment
+    sink: Text
+    shards: Annotated[int, Meta(ge=1, le=64)]
+    state: Literal["online", "draining"] = "online"
+    own: tuple[Annotated[int, Meta(ge=0, le=63)], ...] = ()
 
 
 class CameraHealth(msgspec.Struct, frozen=True, kw_only=True):

@@ -148,8 +148,9 @@ class Mesh:
         }
         if self._options.kafka is not None:
             token = secrets.token_hex(4)
-            topics = {"topic": f"vigil.chaos.{token}", "events_topic": f"vigil.chaos.{token}.events"}
-            document["bridge"] = {"kafka": {"bootstrap": self._options.kafka, **topics}}
+            events = f"vigil.chaos.{token}.events"
+            topics = {"escalation": f"vigil.chaos.{token}", "motion": events, "track": events, "clip": events}
+            document["bridge"] = {"kafka": {"bootstrap": self._options.kafka, "topics": topics}}
         return document
 
     def _role_arguments(self) -> Iterator[tuple[str, tuple[str, ...]]]:

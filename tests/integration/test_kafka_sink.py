@@ -16,6 +16,7 @@ from bridge.ledger import Ledger, read_quarantine
 from bridge.sink import ESCALATIONS, EVENTS, Record, StoredAt
 from broker.messages import Escalation, Evidence, decode_json
 from config.errors import PermanentError, TransientError
+from config.outside import KafkaTopics
 from config.settings import KafkaSettings
 from tests.integration.mock_kafka import INIT_PRODUCER_ID, PRODUCE, MockKafka
 from tests.support.kafka import Kafka, KafkaServer
@@ -32,6 +33,10 @@ NOT_ENOUGH_REPLICAS = 19
 TOPIC_AUTHORIZATION_FAILED = 29
 OUT_OF_ORDER_SEQUENCE = 45
 INVALID_RECORD = 87
+
+
+def topics_of(escalations: str, events: str) -> KafkaTopics:
+    return KafkaTopics(escalation=escalations, motion=events, track=events, clip=events)
 
 
 class Reports:
@@ -60,7 +65,7 @@ class Sinks:
 
     def make(self, settings: KafkaSettings) -> tuple[KafkaSink, Reports]:
         reports = Reports()
-        sink = KafkaSink(settings, ledger=Ledger(self.ledger_path))
+        sink = KafkaSink(settings, site="home", ledger=Ledger(self.ledger_path))
         sink.open(reports)
         self._open.append(sink)
         return sink, reports
@@ -107,7 +112,7 @@ def mock() -> Iterator[tuple[MockKafka, KafkaSettings]]:
         yield (
             cluster,
             KafkaSettings(
-                bootstrap=cluster.bootstrap, topic="escalations", events_topic="events", connect_timeout_s=0.5
+                bootstrap=cluster.bootstrap, topics=topics_of("escalations", "events"), connect_timeout_s=0.5
             ),
         )
 
@@ -261,7 +266,7 @@ def test_events_go_to_their_own_topic_and_are_answered_from_the_ledger(
 
 
 def test_both_kinds_may_share_a_topic(mock: tuple[MockKafka, KafkaSettings], sinks: Sinks) -> None:
-    shared = mock[1].model_copy(update={"events_topic": "escalations"})
+    shared = mock[1].model_copy(update={"topics": topics_of("escalations", "escalations")})
     sink, reports = sinks.make(shared)
     write_all(sink, [event(1), record(1), event(1, stream="camera_track")])
     reports.wait(3)
@@ -281,7 +286,7 @@ def test_nobody_there(host: str, tmp_path: Path, capfd: pytest.CaptureFixture[st
     settings = KafkaSettings(bootstrap=f"{host}:{free_port()}", connect_timeout_s=0.5)
     started_s = time.monotonic()
     with pytest.raises(TransientError, match=r"bridge\.kafka\.bootstrap") as raised:
-        KafkaSink(settings, ledger=Ledger(tmp_path / "ledger.db")).open(lambda _stored: None)
+        KafkaSink(settings, site="home", ledger=Ledger(tmp_path / "ledger.db")).open(lambda _stored: None)
     assert time.monotonic() - started_s < 9.0, "without the setting it would be ten seconds and more"
     assert settings.bootstrap in str(raised.value)
     with pytest.raises(TransientError, match="--kafka"):
@@ -302,7 +307,7 @@ def test_somebody_else_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     try:
         settings = KafkaSettings(bootstrap=f"127.0.0.1:{server.server_port}", connect_timeout_s=1.0)
         with pytest.raises(TransientError, match="no Kafka answers"):
-            ensure_topic(settings, settings.topic, ESCALATIONS)
+            ensure_topic(settings, settings.topics.escalation, ESCALATIONS)
     finally:
         server.shutdown()
         server.server_close()
@@ -316,7 +321,7 @@ def test_somebody_else_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
 @pytest.fixture
 def real(kafka: Kafka) -> KafkaSettings:
     run = uuid.uuid4().hex[:8]
-    return KafkaSettings(bootstrap=kafka.bootstrap, topic=f"escalations-{run}", events_topic=f"events-{run}")
+    return KafkaSettings(bootstrap=kafka.bootstrap, topics=topics_of(f"escalations-{run}", f"events-{run}"))
 
 
 def test_what_an_independent_reader_finds(kafka: Kafka, real: KafkaSettings, sinks: Sinks) -> None:
@@ -326,7 +331,7 @@ def test_what_an_independent_reader_finds(kafka: Kafka, real: KafkaSettings, sin
     sent = record(7, camera="door", evidence=(evidence,))
     write_all(sink, [sent])
     reports.wait(1)
-    (found,) = kafka.consume(real.topic, at_least=1)
+    (found,) = kafka.consume(real.topics.escalation, at_least=1)
     assert found.key == b"home/door"
     assert found.payload == sent.payload
     assert decode_json(Escalation, found.payload or b"", max_bytes=2**20).evidence[0].data == picture
@@ -340,14 +345,14 @@ def test_what_an_independent_reader_finds(kafka: Kafka, real: KafkaSettings, sin
         "ce_time": b"2026-01-01T12:00:00.000000Z",
         "content-type": b"application/json",
     }
-    assert reports.places[0][1].location == f"{real.topic}/{found.partition}/{found.offset}"
+    assert reports.places[0][1].location == f"{real.topics.escalation}/{found.partition}/{found.offset}"
 
 
 def test_a_drill_is_marked_in_its_headers(kafka: Kafka, real: KafkaSettings, sinks: Sinks) -> None:
     sink, reports = sinks.make(real)
     write_all(sink, [record(1), record(2, drill=True)])
     reports.wait(2)
-    marks = {headers["ce_id"]: headers.get("ce_drill") for headers in _headers(kafka, real.topic, 2)}
+    marks = {headers["ce_id"]: headers.get("ce_drill") for headers in _headers(kafka, real.topics.escalation, 2)}
     assert marks == {b"node-1.detector:e1:1": None, b"node-1.detector:e1:2": b"true"}
 
 
@@ -363,16 +368,16 @@ def test_what_an_independent_reader_finds_of_an_event(
     sent = event(3, stream=stream, camera="door")
     write_all(sink, [sent])
     reports.wait(1)
-    (found,) = kafka.consume(real.events_topic, at_least=1)
+    (found,) = kafka.consume(real.topics.motion, at_least=1)
     assert (found.key, found.payload) == (b"home/door", sent.payload)
     assert (found.headers["ce_id"], found.headers["ce_source"]) == (b"node-1.edge:m1:3", b"/vigil/home/node-1.edge")
     assert found.headers["ce_type"] == EVENT_TYPES[stream].encode()
-    assert reports.places[0][1].location == f"{real.events_topic}/{found.partition}/{found.offset}"
+    assert reports.places[0][1].location == f"{real.topics.motion}/{found.partition}/{found.offset}"
     assert list(read_event_ids(real)) == [(stream, "node-1.edge:m1:3")]
 
 
 def test_the_audit_of_a_kafka_without_events_finds_none(kafka: Kafka, real: KafkaSettings, tmp_path: Path) -> None:
-    sink, reports = KafkaSink(real, ledger=Ledger(tmp_path / "ledger.db"), events=False), Reports()
+    sink, reports = KafkaSink(real, site="home", ledger=Ledger(tmp_path / "ledger.db"), events=()), Reports()
     sink.open(reports)
     write_all(sink, [record(1)])
     reports.wait(1)
@@ -388,7 +393,7 @@ def test_the_topic_is_made_to_take_the_largest_escalation(kafka: Kafka, real: Ka
     write_all(sink, [sent])
     reports.wait(1)
     assert reports.sinks() == {"kafka": 1}
-    assert kafka.consume(real.topic, at_least=1)[0].payload == sent.payload
+    assert kafka.consume(real.topics.escalation, at_least=1)[0].payload == sent.payload
 
 
 def test_a_topic_that_is_too_small_is_told_and_the_record_kept(
@@ -396,9 +401,9 @@ def test_a_topic_that_is_too_small_is_told_and_the_record_kept(
 ) -> None:
     from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-    topic = NewTopic(real.topic, 1, 1, config={"max.message.bytes": "20000"})
+    topic = NewTopic(real.topics.escalation, 1, 1, config={"max.message.bytes": "20000"})
     admin = AdminClient({"bootstrap.servers": real.bootstrap})
-    admin.create_topics([topic])[real.topic].result(30)
+    admin.create_topics([topic])[real.topics.escalation].result(30)
     sink, reports = sinks.make(real)
     assert "kafka.topic_small" in capsys.readouterr().out
     data = random.Random(1).randbytes(100_000)  # a batch is measured compressed
@@ -408,7 +413,7 @@ def test_a_topic_that_is_too_small_is_told_and_the_record_kept(
     write_all(sink, batch)
     reports.wait(12)
     assert [event_id for event_id, _ in sinks.quarantined()] == [batch[1].event_id]
-    assert len(kafka.consume(real.topic, at_least=11)) == 11
+    assert len(kafka.consume(real.topics.escalation, at_least=11)) == 11
 
 
 def test_a_broker_that_dies_and_comes_back_has_everything_once(
@@ -426,7 +431,7 @@ def test_a_broker_that_dies_and_comes_back_has_everything_once(
     kafka_server.start()
     writing.join()
     reports.wait(3000, timeout_s=120)
-    found = kafka_server.consume(real.topic, at_least=3000)
+    found = kafka_server.consume(real.topics.escalation, at_least=3000)
     assert Counter(item.headers["ce_id"] for item in found) == Counter(
         f"node-1.detector:e1:{seq}".encode() for seq in range(1, 3001)
     )
@@ -444,7 +449,7 @@ def _write_slowly(sink: KafkaSink, sent: list[Record], killed: threading.Event) 
 def test_a_topic_that_may_not_be_made_says_so(kafka: Kafka, real: KafkaSettings) -> None:
     impossible = real.model_copy(update={"topic": ".."})
     with pytest.raises(PermanentError, match=r"create it with max\.message\.bytes"):
-        ensure_topic(impossible, impossible.topic, ESCALATIONS)
+        ensure_topic(impossible, impossible.topics.escalation, ESCALATIONS)
     with pytest.raises(PermanentError, match="has no topic"):
         list(read_event_ids(real))
 
@@ -454,7 +459,7 @@ def test_many_bridges_may_make_the_topic_at_once(real: KafkaSettings) -> None:
 
     def make() -> None:
         try:
-            ensure_topic(real, real.topic, ESCALATIONS)
+            ensure_topic(real, real.topics.escalation, ESCALATIONS)
         except PermanentError as error:
             ends.append(error)
 

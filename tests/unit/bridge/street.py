@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bridge.forward import Forwarder
-from bridge.sink import Sink
+from bridge.sink import EVENTS, Sink
 from broker.bus import Bus, Delivery
 from broker.memory import MemoryBroker
 from broker.messages import Message, Receipt, Reject, encode_json
@@ -75,7 +75,7 @@ class Street:
         self,
         sink: Sink,
         *,
-        events: bool = True,
+        events: Sequence[TopicSpec] = EVENTS,
         rows_max: int = 4000,
         bytes_max: int = 10**8,
         patience_s: float = 0.02,

@@ -138,7 +138,7 @@ def test_an_event_gets_a_receipt_that_names_its_bytes(
 
 def test_events_that_are_not_wanted_get_no_receipt(street: Street) -> None:
     sink = FakeSink()
-    street.bridge(sink, events=False)
+    street.bridge(sink, events=())
     street.say_event(motion("node-1.edge:m1:1"))
     street.say(escalation(identity(1)))
     wait_until(lambda: street.receipts, what="the receipt of the escalation")
