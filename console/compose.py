@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,8 +162,16 @@ def compose(
     roles = [RoleSpec("broker", ("broker", "run"))] if own_broker else []
     scores = () if settings.edge.detector else ("detector",)
     roles += [RoleSpec(name, (name,)) for name in ("edge", *scores, "bridge")]
-    roles.append(RoleSpec("console", ("console",), needed=False))
+    roles += [RoleSpec(name, (name,), needed=False) for name in (*_for_others(settings), "console")]
     return Plan(settings.model_copy(update=changes), tuple(roles), tuple(ports.notices))
+
+
+def _for_others(settings: Settings) -> Iterator[str]:
+    """Roles that serve what is outside of the mesh, where the settings ask for them."""
+    if settings.bridge.kafka is not None and settings.bridge.kafka.commands is not None:
+        yield "commands"
+    if settings.homeassistant.enabled:
+        yield "homeassistant"
 
 
 def choose_cameras(settings: Settings, names: Collection[str]) -> dict[str, CameraSettings]:

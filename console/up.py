@@ -38,7 +38,7 @@ BROKER_LISTENS = "broker.listening"
 """The event that a broker logs once it has its port."""
 STOP_S = 8.0
 """Seconds for the orderly end of one role: a detector drains its outbox for 2 s and finishes a batch."""
-STOP_ORDER = ("edge", "detector", "bridge", "console", "broker")
+STOP_ORDER = ("commands", "edge", "detector", "bridge", "homeassistant", "console", "broker")
 """Along the data's way, so that what is under way still arrives."""
 KEPT_FAILING = 3
 """Failures in a row after which a role counts as one that does not work."""
@@ -48,6 +48,10 @@ KEPT_FAILING = 3
 @camera_option("A camera; may be given again. Without any: those of the site file, else street=synthetic:street.")
 @click.option("--model", metavar="FILE", help="A YOLOX model (.onnx, .tflite); without one the model cache, else HOG.")
 @click.option("--kafka", metavar="HOST:PORT", help="Send escalations to Kafka instead of the journal.")
+@click.option("--homeassistant", is_flag=True, default=None, help="Let Home Assistant find every camera and node.")
+@click.option(
+    "--metrics", metavar="PORT", type=click.IntRange(1, 65_000), help="Figures for Prometheus, from this port."
+)
 @click.option("--engine", type=click.Choice(["embedded", "mosquitto"]), help="Which broker to run.")
 @click.option("--broker-port", type=click.IntRange(1, 65535), help="The broker's port; default 1883 or a free one.")
 @click.option("--secure", is_flag=True, default=None, help="TLS, and only with certificates; made where missing.")
@@ -60,6 +64,8 @@ def up(
     cameras: dict[str, dict[str, str]],
     model: str | None,
     kafka: str | None,
+    homeassistant: bool | None,
+    metrics: int | None,
     engine: str | None,
     broker_port: int | None,
     secure: bool | None,
@@ -77,6 +83,7 @@ def up(
     vigil up --for 60s
     vigil up --secure --engine mosquitto              nobody comes in without a certificate
     vigil up --camera yard=file:yard.mp4 --model yolox_nano.onnx --kafka 127.0.0.1:9092
+    vigil up --homeassistant --engine mosquitto       for Home Assistant's own MQTT integration
     vigil --bus mqtt://broker.local up                use a broker that runs already
     vigil --state /tmp/second up                      a second mesh beside the first
 
@@ -88,7 +95,9 @@ def up(
         "detector": {"model": model},
         "bridge": {"kafka": {"bootstrap": kafka}},
         "broker": {"engine": engine, "port": broker_port, "secure_port": broker_port, "secure": secure},
+        "homeassistant": {"enabled": homeassistant},
         "console": {"port": port},
+        "metrics": {"port": metrics},
     }
     settings = load.read(overrides)
     _check_model(settings)

@@ -156,3 +156,10 @@ def test_a_mesh_without_tls_keeps_its_port(settings: Settings) -> None:
     plan = compose(settings, ALL_FREE)
     assert not plan.is_secure
     assert (plan.broker_port, plan.people_url) == (1883, "mqtt://127.0.0.1:1883")
+
+
+def test_what_is_outside_has_roles_of_its_own_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    kafka = {"bootstrap": "kafka-1:9092", "commands": {}}
+    given = {"state_dir": tmp_path, "bridge": {"kafka": kafka}, "homeassistant": {"enabled": True}}
+    plan = compose(load_settings(None, given), ALL_FREE)
+    assert [role.name for role in plan.roles if not role.needed] == ["commands", "homeassistant", "console"]
