@@ -115,14 +115,14 @@ def _note(content: object, online: set[str]) -> None:
 
 
 @contextlib.contextmanager
-def running_role(folder: Path, url: str, role: Sequence[str]) -> Iterator[None]:
+def running_role(folder: Path, url: str, role: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     """One role as a process of its own; `folder` has the site file, and gets its state and its log."""
     vigil = [sys.executable, "-m", "console", "--config", str(folder / "vigil.yaml"), "--bus", url]
     command = [*vigil, "--state", str(folder / "state"), *role]
     with (folder / f"{role[0]}.log").open("wb") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(20)

@@ -24,7 +24,7 @@ import numpy as np
 
 from bench._site import DATA, announce_cameras, publish_frame, read_video, running_site, wait_owned
 from broker import Bus, Delivery
-from broker.messages import Detections, Escalation, Receipt
+from broker.messages import Detections, Escalation, Receipt, Receipts
 from broker.topics import CAMERA_DETECTIONS, CAMERA_ESCALATION, RECEIPT
 from tests.support.waiting import wait_until
 
@@ -54,8 +54,9 @@ class Heard:
                 self.scores.setdefault((scores.camera, scores.frame_seq), (scores, delivery.received_at))
             case Escalation() as escalation:
                 self.escalations.setdefault(escalation.id, (escalation.camera, escalation.frame_seq))
-            case Receipt() as receipt:
-                self.receipts.setdefault(receipt.event_id, receipt)
+            case Receipts() as some:
+                for receipt in some.receipts:
+                    self.receipts.setdefault(receipt.event_id, receipt)
 
     def is_complete(self) -> bool:
         """Whether there are escalations, and each has its receipt."""

@@ -32,10 +32,12 @@ class Database:
         schema: statements that change nothing where they have run before.
         what: the file's name in messages.
         version: of the schema; a file of another one is refused.
+        gives_space_back: free pages can be given back to the system (`PRAGMA incremental_vacuum`).
     """
 
-    def __init__(self, path: Path, schema: str, *, what: str, version: int) -> None:
+    def __init__(self, path: Path, schema: str, *, what: str, version: int, gives_space_back: bool = False) -> None:
         self.path = path
+        self._gives_space_back = gives_space_back
         self._schema = schema
         self._what = what
         self._version = version
@@ -122,6 +124,9 @@ class Database:
             raise PermanentError(f"{self._what}: the folder {self.path.parent} cannot be made ({error})") from error
         db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=_BUSY_TIMEOUT_S)
         try:
+            if self._gives_space_back:
+                # Before anything is in the file: later only VACUUM, which copies everything, could change it.
+                db.execute("PRAGMA auto_vacuum=INCREMENTAL")
             db.execute("PRAGMA journal_mode=WAL")
             if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 _check_version(db, self.path, what=self._what, version=self._version)

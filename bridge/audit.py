@@ -14,14 +14,18 @@ from bridge.sequences import SequenceSet
 from bridge.sink import ESCALATIONS
 from broker.outbox import Backlog
 
-__all__ = ["Audit", "StreamAudit", "audit_streams"]
+__all__ = ["Audit", "Identity", "StreamAudit", "audit_streams"]
 
-COUNTS = ("raised", "expected", "present", "quarantined", "released", "waiting", "missing", "repeated")
+COUNTS = ("raised", "expected", "present", "quarantined", "released", "expired", "waiting", "missing", "repeated")
+_RARE = ("quarantined", "released", "expired")
+"""Told only where there are some."""
 
 Identity = tuple[str, str, str, int]
 """Line of the contract, origin, epoch and sequence of an escalation or event."""
 StreamKey = tuple[str, str, str]
 """Line of the contract, origin and epoch."""
+Ranges = Iterable[tuple[int, int]]
+"""Of sequences, first and last included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +39,12 @@ class StreamAudit:
         present: how many different ones the sink has.
         quarantined: how many the sink will never take, and the bridge has put aside.
         released: how many events the broker had and no bridge receipted for so long that their sender let them go.
-        waiting: how many are still in the outbox and in none of these.
+        expired: how many the journal had and has deleted by its retention.
+        waiting: how many are still in the outbox, or in a journal that Kafka has not got yet, and in none of these.
         missing: ranges, first and last included, of those that are nowhere.
         repeated: how many the sink has beyond one of each.
+        written: how many its ledger topic says were written; 0 where it has none.
+        unfound: how many of those are nowhere in it.
     """
 
     stream: str
@@ -48,9 +55,12 @@ class StreamAudit:
     present: int
     quarantined: int
     released: int
+    expired: int
     waiting: int
     missing: tuple[tuple[int, int], ...]
     repeated: int
+    written: int = 0
+    unfound: int = 0
 
     @property
     def missing_count(self) -> int:
@@ -75,6 +85,10 @@ def audit_streams(
     identities: Iterable[Identity],
     backlogs: Mapping[StreamKey, Backlog] | None = None,
     quarantined: Iterable[Identity] = (),
+    written: Iterable[Identity] = (),
+    *,
+    undrained: Mapping[StreamKey, Ranges] | None = None,
+    expired: Mapping[StreamKey, Ranges] | None = None,
 ) -> list[StreamAudit]:
     """Hold what a sink has against what was raised.
 
@@ -83,6 +97,9 @@ def audit_streams(
         backlogs: outboxes by line of the contract, origin and epoch, read before the sink: what is stored in between
             then counts as present.
         quarantined: of everything that a bridge has put aside for good.
+        written: of everything that the sink says of itself it has or has put aside.
+        undrained: what is in a journal and is yet to go into the sink, read before the sink.
+        expired: what a journal's retention has deleted.
 
     Returns:
         One line a stream, origin and epoch, sorted.
@@ -92,6 +109,12 @@ def audit_streams(
         seen.setdefault((key[0], key[1], key[2]), _Seen()).store(seq)
     for *key, seq in quarantined:
         seen.setdefault((key[0], key[1], key[2]), _Seen()).put_aside(seq)
+    for *key, seq in written:
+        seen.setdefault((key[0], key[1], key[2]), _Seen()).hold_against(seq)
+    for stream, ranges in (undrained or {}).items():
+        seen.setdefault(stream, _Seen()).await_drain(ranges)
+    for stream, ranges in (expired or {}).items():
+        seen.setdefault(stream, _Seen()).expire(ranges)
     return [seen[key].audited(*key) for key in sorted(seen)]
 
 
@@ -102,6 +125,10 @@ class _Seen:
     present: int = 0
     quarantined: int = 0
     repeated: int = 0
+    written: int = 0
+    unfound: int = 0
+    waiting: int = 0
+    expired: int = 0
 
     def store(self, seq: int) -> None:
         if self.numbers.add(seq):
@@ -112,11 +139,21 @@ class _Seen:
     def put_aside(self, seq: int) -> None:
         self.quarantined += self.numbers.add(seq)
 
+    def hold_against(self, seq: int) -> None:
+        self.written += 1
+        self.unfound += seq not in self.numbers
+
+    def await_drain(self, ranges: Ranges) -> None:
+        self.waiting += sum(self.numbers.fill(first, last) for first, last in ranges)
+
+    def expire(self, ranges: Ranges) -> None:
+        self.expired += sum(self.numbers.fill(first, last) for first, last in ranges)
+
     def audited(self, stream: str, origin: str, epoch: str) -> StreamAudit:
-        raised, waiting, released = None, 0, 0
+        raised, waiting, released = None, self.waiting, 0
         if self.backlog is not None:
             raised = self.backlog.last_seq
-            waiting = sum(self.numbers.add(seq) for seq in self.backlog.waiting)
+            waiting += sum(self.numbers.add(seq) for seq in self.backlog.waiting)
             released = sum(self.numbers.fill(first, last) for first, last in self.backlog.released)
         expected = max(self.numbers.highest, raised or 0)
         return StreamAudit(
@@ -128,9 +165,12 @@ class _Seen:
             present=self.present,
             quarantined=self.quarantined,
             released=released,
+            expired=self.expired,
             waiting=waiting,
             missing=tuple(self.numbers.missing(expected)),
             repeated=self.repeated,
+            written=self.written,
+            unfound=self.unfound,
         )
 
 
@@ -155,6 +195,7 @@ class Audit:
             "escalations": _sums([stream for stream in self.streams if stream.is_escalation]),
             "events": _sums([stream for stream in self.streams if not stream.is_escalation]),
             "foreign": self.foreign,
+            "ledger": {name: sum(getattr(stream, name) for stream in self.streams) for name in ("written", "unfound")},
             "streams": [{**_counts(stream), "missing_ranges": stream.missing} for stream in self.streams],
         }
 
@@ -164,12 +205,16 @@ class Audit:
         rows = [
             {**counts, "stream": stream.kind} for counts, stream in zip(content["streams"], self.streams, strict=True)
         ]
-        lines = [self.sink, *_table(("stream", "origin", "epoch", *COUNTS), rows)]
+        shown = [name for name in COUNTS if name not in _RARE or any(row[name] for row in rows)]
+        lines = [self.sink, *_table(("stream", "origin", "epoch", *shown), rows)]
         lines += [
             f"missing of {stream.kind} {stream.origin} {stream.epoch}: {_ranges(stream.missing)}"
             for stream in self.streams
             if stream.missing
         ]
+        ledger = content["ledger"]
+        if ledger["written"]:
+            lines.append(f"ledger: {ledger['written']} written, {ledger['unfound']} of them nowhere to be found")
         if self.foreign:
             lines.append(f"{self.foreign} records without a known type and id were left out")
         lines += [_summary(kind, content[kind]) for kind in ("events", "escalations")]
@@ -186,7 +231,7 @@ def _sums(streams: Sequence[StreamAudit]) -> dict[str, int]:
 
 
 def _summary(kind: str, sums: Mapping[str, int]) -> str:
-    aside = "".join(f"{name} {sums[name]}, " for name in ("quarantined", "released") if sums[name])
+    aside = "".join(f"{name} {sums[name]}, " for name in _RARE if sums[name])
     return (
         f"{kind}: raised {sums['expected']}, stored {sums['present']}, {aside}waiting {sums['waiting']}, "
         f"missing {sums['missing']}, repeated {sums['repeated']}"

@@ -4,15 +4,18 @@ Kafka cannot say whether it holds a message, and an idempotent producer forgets 
 is noted here before the receipt goes out. Between Kafka's report and this note lies the one instant in which a crash
 makes a repeat: that mode is called at-least-once.
 
-Records that Kafka will never take are kept here too, in the quarantine, whole and with the reason.
+Records that Kafka will never take, not even as dead letters, are kept here too, in the quarantine, whole and with the
+reason.
 """
 
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -21,10 +24,10 @@ from bridge.marks import MARK_SCHEMA, Marks
 from bridge.sink import Record, StoredAt, Table, utc_text
 from config import Clock, SystemClock
 
-__all__ = ["Ledger", "read_quarantine"]
+__all__ = ["Ledger", "Quarantined", "read_quarantine"]
 
 _WHAT = "the ledger"
-_VERSION = 2
+_VERSION = 3
 _DELIVERED: Mapping[Table, str] = {"escalation": "delivered_escalation", "event": "delivered_event"}
 """Apart, so that a flood of events makes it forget no escalation."""
 _DELIVERED_SCHEMA = """
@@ -44,10 +47,10 @@ CREATE TABLE IF NOT EXISTS quarantined (
     stream TEXT NOT NULL,
     event_id TEXT NOT NULL,
     digest BLOB NOT NULL,
+    bus_topic TEXT NOT NULL,
+    code TEXT NOT NULL,
     reason TEXT NOT NULL,
     stored_at TEXT NOT NULL,
-    site TEXT NOT NULL,
-    camera TEXT NOT NULL,
     payload BLOB NOT NULL,
     UNIQUE (event_id, digest)
 ) STRICT;
@@ -64,7 +67,7 @@ _Key = tuple[str, bytes]
 class Ledger:
     """What was delivered, and records that cannot be.
 
-    Concurrency: every method may be called from any thread; one at a time adds or quarantines.
+    Concurrency: every method may be called from any thread.
 
     Args:
         path: the file; made with its folder when missing.
@@ -89,6 +92,7 @@ class Ledger:
         self._age_max = age_max
         self._clock: Clock = clock or SystemClock()
         self._marks = Marks()
+        self._noting = threading.Lock()
         self._since_prune = 0
 
     def open(self) -> None:
@@ -117,6 +121,9 @@ class Ledger:
             PermanentError: the file is damaged.
         """
         found: dict[_Key, StoredAt] = {}
+        records = self._marks.perhaps_stored(records)
+        if not records:
+            return found
         with self._database.reading() as db:
             for table, name in _DELIVERED.items():
                 event_ids = [record.event_id for record in records if record.table == table]
@@ -151,18 +158,19 @@ class Ledger:
             PermanentError: the file is damaged.
         """
         now = self._clock.now()
-        with self._database.writing("NORMAL") as db:
-            for table, name in _DELIVERED.items():
-                some = [(record, location) for record, location in delivered if record.table == table]
-                _note(db, name, some, utc_text(now))
-            changed = self._marks.advance(db, [record for record, _ in delivered])
-            self._since_prune += len(delivered)
-            if self._since_prune >= _PRUNE_EVERY:
-                self._prune(db, now)
-        self._marks.accept(changed)
+        with self._noting:
+            with self._database.writing("NORMAL") as db:
+                for table, name in _DELIVERED.items():
+                    some = [(record, location) for record, location in delivered if record.table == table]
+                    _note(db, name, some, utc_text(now))
+                changed = self._marks.advance(db, [record for record, _ in delivered])
+                self._since_prune += len(delivered)
+                if self._since_prune >= _PRUNE_EVERY:
+                    self._prune(db, now)
+            self._marks.accept(changed)
         return now
 
-    def quarantine(self, record: Record, reason: str) -> StoredAt:
+    def quarantine(self, record: Record, code: str, reason: str) -> StoredAt:
         """Keep a record that the sink will never take; flushed to the disk when this returns.
 
         Raises:
@@ -170,23 +178,19 @@ class Ledger:
             PermanentError: the file is damaged.
         """
         now = self._clock.now()
-        row = (*record.key, record.stream, reason, utc_text(now), record.site, record.camera, record.payload)
-        with self._database.writing("FULL") as db:
-            db.execute(
-                "INSERT INTO quarantined (event_id, digest, stream, reason, stored_at, site, camera, payload) "
-                "VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (event_id, digest) DO NOTHING",
-                row,
-            )
-            (place,) = db.execute("SELECT id FROM quarantined WHERE event_id = ? AND digest = ?", record.key).fetchone()
-            changed = self._marks.advance(db, [record])
-        self._marks.accept(changed)
+        row = (*record.key, record.stream, record.bus_topic, code, reason, utc_text(now), record.payload)
+        with self._noting:
+            with self._database.writing("FULL") as db:
+                db.execute(
+                    "INSERT INTO quarantined (event_id, digest, stream, bus_topic, code, reason, stored_at, payload) "
+                    "VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (event_id, digest) DO NOTHING",
+                    row,
+                )
+                where = "SELECT id FROM quarantined WHERE event_id = ? AND digest = ?"
+                (place,) = db.execute(where, record.key).fetchone()
+                changed = self._marks.advance(db, [record])
+            self._marks.accept(changed)
         return self._in_quarantine(place, now)
-
-    def quarantined(self) -> list[tuple[str, str, bytes]]:
-        """Id, reason and payload of every record in the quarantine."""
-        with self._database.reading() as db:
-            rows = db.execute("SELECT event_id, reason, payload FROM quarantined ORDER BY id").fetchall()
-        return [(row[0], row[1], bytes(row[2])) for row in rows]
 
     def _in_quarantine(self, place: int, at: datetime, *, repeated: bool = False) -> StoredAt:
         return StoredAt("quarantine", f"{self._database.path.name}/quarantined/{place}", at, repeated)
@@ -213,11 +217,38 @@ def _note(db: sqlite3.Connection, name: str, delivered: Sequence[tuple[Record, s
         )
 
 
-def read_quarantine(path: Path) -> list[tuple[str, str]]:
-    """Line of the contract and id of all that is in the quarantine of a ledger, also while a bridge uses it.
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A record in the quarantine.
+
+    Attributes:
+        place: its row.
+        stream: its line of the contract.
+        event_id: empty where the record has none that can be read.
+        bus_topic: where on the bus it came.
+        code: what kind of error kept it out, in a word,
+        reason: and in a sentence.
+        at: when it was put here, as `utc_text` writes it.
+        payload: as it came.
+    """
+
+    place: int
+    stream: str
+    event_id: str
+    bus_topic: str
+    code: str
+    reason: str
+    at: str
+    payload: bytes
+
+
+def read_quarantine(path: Path) -> list[Quarantined]:
+    """All that is in the quarantine of a ledger, oldest first, also while a bridge uses it.
 
     Raises:
         PermanentError: there is no such file, or it is no ledger.
     """
+    columns = "id, stream, event_id, bus_topic, code, reason, stored_at, payload"
     with translated(_WHAT, path), closing(open_read_only(path, what=_WHAT, version=_VERSION)) as db:
-        return db.execute("SELECT stream, event_id FROM quarantined ORDER BY id").fetchall()
+        rows = db.execute(f"SELECT {columns} FROM quarantined ORDER BY id").fetchall()  # noqa: S608 - a constant
+    return [Quarantined(*row) for row in rows]

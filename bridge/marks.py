@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from bridge.sink import Record
 
-__all__ = ["MARK_SCHEMA", "Mark", "Marks"]
+__all__ = ["MARK_SCHEMA", "Mark", "Marks", "StreamKey"]
 
 MARK_SCHEMA = """
 CREATE TABLE IF NOT EXISTS mark (
@@ -56,6 +56,10 @@ class Mark:
         """How many are not there between the lowest and the highest."""
         return max(0, self.highest - self.lowest + 1 - self.present)
 
+    def joined(self, other: Mark) -> Mark:
+        """Both together, of the same stream."""
+        return Mark(min(self.lowest, other.lowest), max(self.highest, other.highest), self.present + other.present)
+
 
 class Marks:
     """The marks of one sink, those of the last thousand streams.
@@ -73,6 +77,17 @@ class Marks:
         rows = db.execute(query, (_STREAMS_MAX,)).fetchall()
         self.accept({(stream, origin, epoch): Mark(*numbers) for stream, origin, epoch, *numbers in reversed(rows)})
 
+    def perhaps_stored(self, records: Iterable[Record]) -> list[Record]:
+        """Those that may have been stored before: not above the highest of their stream."""
+        with self._lock:
+            if len(self._marks) >= _STREAMS_MAX:
+                return list(records)
+            return [record for record in records if record.seq <= self._highest(record)]
+
+    def _highest(self, record: Record) -> int:
+        mark = self._marks.get((record.stream, record.origin, record.epoch))
+        return mark.highest if mark is not None else 0
+
     def advance(self, db: sqlite3.Connection, stored: Iterable[Record]) -> Mapping[StreamKey, Mark]:
         """Write down what was stored for the first time, within the transaction that stores it.
 
@@ -81,7 +96,8 @@ class Marks:
         """
         sequences: dict[StreamKey, list[int]] = {}
         for record in stored:
-            sequences.setdefault((record.stream, record.origin, record.epoch), []).append(record.seq)
+            if record.seq:  # else it is unreadable, and has no id
+                sequences.setdefault((record.stream, record.origin, record.epoch), []).append(record.seq)
         changed = {key: self._advanced(key, numbers) for key, numbers in sequences.items()}
         # Replaced, not updated: the newest ids are then those of the streams that were heard last.
         db.executemany(
@@ -94,11 +110,9 @@ class Marks:
         return changed
 
     def _advanced(self, key: StreamKey, sequences: list[int]) -> Mark:
-        lowest, highest, present = min(sequences), max(sequences), len(sequences)
+        mark = Mark(min(sequences), max(sequences), len(sequences))
         before = self._marks.get(key)
-        if before is None:
-            return Mark(lowest, highest, present)
-        return Mark(min(lowest, before.lowest), max(highest, before.highest), present + before.present)
+        return mark if before is None else mark.joined(before)
 
     def accept(self, changed: Mapping[StreamKey, Mark]) -> None:
         """Take over what is committed; the streams that were silent longest make room."""

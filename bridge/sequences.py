@@ -17,6 +17,11 @@ class SequenceSet:
         self._firsts: list[int] = []
         self._lasts: list[int] = []
 
+    def __contains__(self, number: int) -> bool:
+        """Whether a number is there."""
+        at = bisect_right(self._firsts, number) - 1
+        return at >= 0 and number <= self._lasts[at]
+
     def add(self, number: int) -> bool:
         """Note a number; False when it was there already."""
         at = bisect_right(self._firsts, number) - 1
@@ -55,6 +60,10 @@ class SequenceSet:
     def highest(self) -> int:
         """The highest; 0 when there is none."""
         return self._lasts[-1] if self._lasts else 0
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """All of them, first and last included, in order."""
+        return list(zip(self._firsts, self._lasts, strict=True))
 
     def missing(self, up_to: int, expected: int = 1) -> list[tuple[int, int]]:
         """The ranges, first and last included, of what is missing from `expected` to `up_to`."""

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
 from broker import Delivery
-from broker.messages import ClipEvent, Escalation, MotionEvent, TrackEvent
+from broker.messages import ClipEvent, Escalation, MotionEvent, TrackEvent, decode_json
 from broker.outbox_file import SEQ_MAX
 from broker.topics import CONTRACT, DeliveryClass, TopicSpec, origin_of
 from config import BadPayloadError
@@ -22,8 +22,10 @@ from config import BadPayloadError
 __all__ = [
     "ESCALATIONS",
     "EVENTS",
+    "Backlog",
     "OnStored",
     "Record",
+    "ShardedSink",
     "Sink",
     "StoredAt",
     "Table",
@@ -59,6 +61,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         details: what else its table has a column for, by the column's name.
         payload: the JSON as it came, pictures included.
         received_s: monotonic seconds at which the bridge had it.
+        rewritten: what goes into the sink in place of `payload` once its pictures lie elsewhere; empty: nothing does.
+        fault: why it cannot be read; then `event_id` is empty where not even an id can, and there are no details.
     """
 
     stream: str
@@ -72,7 +76,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     details: Mapping[str, str | int | float]
     payload: bytes
     received_s: float
+    rewritten: bytes = b""
+    fault: str = ""
     _digest: bytes = b""
+
+    @property
+    def value(self) -> bytes:
+        """What goes into the sink."""
+        return self.rewritten or self.payload
 
     @property
     def digest(self) -> bytes:
@@ -97,15 +108,18 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     @staticmethod
     def of(delivery: Delivery, received_s: float) -> Record:
-        """Check an escalation or event that came on the bus.
+        """Check an escalation or event that came on the bus, decoded or as it is.
 
         The identity of an escalation must be that of the topic's origin: a broker lets a node write only under its
         own. The topic of an event names the camera only, which the broker lets only the camera's node write.
 
         Raises:
-            BadPayloadError: its identity is malformed or is not its topic's, or a time has no UTC.
+            BadPayloadError: it cannot be decoded, its identity is malformed or is not its topic's, or a time has no
+                UTC.
         """
         content, topic = delivery.content, delivery.topic
+        if isinstance(content, bytes) and topic.spec.payload is not None:
+            content = decode_json(topic.spec.payload, content, max_bytes=topic.spec.max_bytes)
         if not isinstance(content, Escalation | MotionEvent | TrackEvent | ClipEvent):
             raise BadPayloadError("neither an escalation nor an event")
         origin, epoch, seq = identity_of(content.id)
@@ -127,7 +141,55 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
             received_s=received_s,
         )
 
+    @staticmethod
+    def unreadable(delivery: Delivery, fault: str, received_s: float) -> Record:
+        """What came where an escalation or event should, and is none: it can be kept, and answered where it has an id.
 
+        Args:
+            delivery: with the payload as it is.
+            fault: what `of` has said.
+            received_s: monotonic seconds.
+        """
+        topic = delivery.topic
+        origin, epoch, seq = _identity_within(delivery)
+        return Record(
+            stream=topic.spec.name,
+            event_id=f"{origin}:{epoch}:{seq}" if epoch else "",
+            origin=origin,
+            epoch=epoch,
+            seq=seq,
+            site=topic.site,
+            camera=topic.camera,
+            at=utc_text(delivery.received_at),
+            details={},
+            payload=delivery.payload,
+            received_s=received_s,
+            fault=fault,
+        )
+
+    @property
+    def bus_topic(self) -> str:
+        """Where on the bus it came."""
+        spec = _SPECS[self.stream]
+        names = {"camera": self.camera, "origin": self.origin}
+        return str(spec.at(self.site, **{name: names[name] for name in spec.placeholders}))
+
+
+class _Named(msgspec.Struct):
+    id: str
+
+
+def _identity_within(delivery: Delivery) -> tuple[str, str, int]:
+    """The identity that an unreadable message has all the same; else the topic's origin, where that names one."""
+    owner = delivery.topic.params.get("origin", "")
+    try:
+        origin, epoch, seq = identity_of(msgspec.json.decode(delivery.payload, type=_Named).id)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BadPayloadError):
+        return owner, "", 0
+    return (origin, epoch, seq) if owner in ("", origin) else (owner, "", 0)
+
+
+_SPECS = {spec.name: spec for spec in ESCALATIONS + EVENTS}
 _ESCALATION_NAMES = frozenset(spec.name for spec in ESCALATIONS)
 
 
@@ -135,15 +197,18 @@ def _details(
     content: Escalation | MotionEvent | TrackEvent | ClipEvent, stream: str
 ) -> Mapping[str, str | int | float]:
     if isinstance(content, ClipEvent):
-        return {"stream": stream, "type": content.reason}
+        return {"stream": stream, "type": content.reason, "label": "", "zones": ""}
+    zones = "".join(f",{zone}" for zone in content.zones) + "," if content.zones else ""
     if not isinstance(content, Escalation):
-        return {"stream": stream, "type": content.type}
+        label = content.label if isinstance(content, TrackEvent) else ""
+        return {"stream": stream, "type": content.type, "label": label, "zones": zones}
     return {
         "rule": content.rule,
         "kind": content.kind,
         "severity": content.severity,
         "summary": content.summary,
         "label": content.label,
+        "zones": zones,
         "score": content.score,
         "captured_at": utc_text(content.captured_at),
         "drill": int(content.drill),
@@ -182,10 +247,10 @@ def utc_text(moment: datetime) -> str:
         BadPayloadError: it lies before year 1 or after year 9999 in UTC.
     """
     try:
-        in_utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
-        return f"{in_utc.isoformat(timespec='microseconds')[:-6]}Z"
+        text: str = msgspec.to_builtins(moment if moment.tzinfo is UTC else moment.astimezone(UTC))
     except OverflowError:
         raise BadPayloadError(f"time {moment.isoformat()} has no UTC") from None
+    return text if moment.microsecond else f"{text[:-1]}.000000Z"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +258,7 @@ class StoredAt:
     """Where a record landed.
 
     Attributes:
-        sink: ``journal``, ``kafka`` or ``quarantine``.
+        sink: ``journal``, ``kafka``, ``dead-letters`` or ``quarantine``.
         location: the place in it, such as ``vigil.escalations/0/4711``.
         at: when that was durable.
         repeated: the sink had it already.
@@ -207,6 +272,27 @@ class StoredAt:
 
 OnStored = Callable[[Sequence[tuple[Record, StoredAt]]], None]
 """Told of records that are durable; from any thread, in any order, each record once."""
+
+
+class Backlog(Protocol):
+    """Old records that are to go into a sink while nothing live waits.
+
+    Its own troubles hold up nothing that is live: it says them in the log, and has nothing to hand out meanwhile.
+
+    Concurrency: all methods are called from the thread that writes to the sink.
+    """
+
+    def next(self, rows_max: int) -> list[Record]:
+        """The next records, in order, each once; none where there is nothing left for now."""
+        ...
+
+    def serves(self, camera: str) -> bool:
+        """Whether records of this camera may go out now; those that were handed out and may not come again later."""
+        ...
+
+    def done(self, stored: Sequence[tuple[Record, StoredAt]]) -> None:
+        """The sink has these, in any order."""
+        ...
 
 
 class Sink(Protocol):
@@ -248,4 +334,20 @@ class Sink(Protocol):
 
     def close(self, timeout_s: float) -> None:
         """Finish what was taken within `timeout_s`, and let go of everything."""
+        ...
+
+
+@runtime_checkable
+class ShardedSink(Sink, Protocol):
+    """A sink that takes records of those shards only that it was told are this bridge's.
+
+    Concurrency: both are called from any thread and return at once.
+    """
+
+    def gain(self, shard: int) -> None:
+        """A shard is this bridge's from now on."""
+        ...
+
+    def lose(self, shard: int) -> None:
+        """A shard is not this bridge's any more; what is on its way may be reported still."""
         ...

@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 
 __all__ = ["OrderedAcks"]
-
-
-@dataclass(slots=True)
-class _Held:
-    packet_id: int
-    done: bool = False
 
 
 class OrderedAcks:
@@ -37,48 +29,56 @@ class OrderedAcks:
     def __init__(self, send: Callable[[int], None]) -> None:
         self._send = send
         self._lock = threading.Lock()
-        self._held: OrderedDict[int, _Held] = OrderedDict()
+        self._packet_ids: dict[int, int] = {}
         self._tokens: dict[int, int] = {}
-        self._next_token = 1
+        self._done: set[int] = set()
+        self._first = self._next = 1
 
     def __len__(self) -> int:
         """Messages that are not confirmed on the wire."""
-        return len(self._held)
+        return len(self._packet_ids)
 
     def arrived(self, packet_id: int) -> int:
         """A message came; returns the token that confirms it."""
         with self._lock:
-            given_up = self._tokens.pop(packet_id, None)
+            given_up = self._tokens.get(packet_id)
             if given_up is not None:
-                del self._held[given_up]
-            token = self._next_token
-            self._next_token += 1
-            self._held[token] = _Held(packet_id)
+                del self._packet_ids[given_up]
+            token = self._next
+            self._next += 1
+            self._packet_ids[token] = packet_id
             self._tokens[packet_id] = token
-            self._release()
+            if given_up is not None:
+                self._release()
             return token
 
     def settle(self, token: int) -> bool:
         """The work is done; False when there is nothing to confirm (any more)."""
         with self._lock:
-            held = self._held.get(token)
-            if held is None or held.done:
+            if token in self._done or token not in self._packet_ids:
                 return False
-            held.done = True
-            self._release()
+            self._done.add(token)
+            if token == self._first:
+                self._release()
             return True
 
     def close(self) -> None:
         """The connection is gone: the broker sends again what it was not told."""
         with self._lock:
-            self._held.clear()
+            self._packet_ids.clear()
             self._tokens.clear()
+            self._done.clear()
+            self._first = self._next
 
     def _release(self) -> None:
-        while self._held:
-            token, first = next(iter(self._held.items()))
-            if not first.done:
-                return
-            del self._held[token]
-            del self._tokens[first.packet_id]
-            self._send(first.packet_id)
+        """Confirm the first ones that are done; those that were given up are passed over."""
+        while self._first < self._next:
+            packet_id = self._packet_ids.get(self._first)
+            if packet_id is not None:
+                if self._first not in self._done:
+                    return
+                del self._packet_ids[self._first]
+                del self._tokens[packet_id]
+                self._send(packet_id)
+            self._done.discard(self._first)
+            self._first += 1

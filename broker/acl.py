@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
-from broker.topics import BROKER_FIGURES, CONTRACT, Party, TopicSpec, origin_of
+from broker.topics import BROKER_FIGURES, CONTRACT, HOMEASSISTANT_PREFIX, OUTSIDE, Party, TopicSpec, origin_of
 from config.names import check_name, check_role
 
 __all__ = [
@@ -37,6 +37,7 @@ _PARTY_OF_ROLE = {
     "detector": Party.DETECTOR,
     "bridge": Party.BRIDGE,
     "commands": Party.COMMANDS,
+    "homeassistant": Party.HOMEASSISTANT,
     "fleet": Party.FLEET,
     "console": Party.PEOPLE,
     "up": Party.PEOPLE,
@@ -92,7 +93,7 @@ class _User:
 
     def rights(self, site: str, access: Access) -> Iterator[Right]:
         """Everything that this user may write, or read."""
-        for spec in CONTRACT:
+        for spec in CONTRACT + OUTSIDE:
             allowed = spec.writers if access == "write" else spec.readers
             for party in dict.fromkeys((self.party, *((Party.SELF,) if self.own else ()))):
                 if party in allowed:
@@ -103,7 +104,9 @@ class _User:
         # and receipts, which others write), else nobody else writes it.
         is_owner = party is Party.SELF or (access == "write" and Party.SELF not in spec.readers)
         params = {name: self.own[name] for name in spec.placeholders if name in self.own} if is_owner else {}
-        if party in _OF_ITS_CAMERAS and "camera" in spec.placeholders:
+        if spec.is_outside:
+            yield spec.topic_filter(site, prefix=HOMEASSISTANT_PREFIX)
+        elif party in _OF_ITS_CAMERAS and "camera" in spec.placeholders:
             yield from (spec.topic_filter(site, **params, camera=camera) for camera in self.cameras)
         else:
             yield spec.topic_filter(site, **params)

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from broker.drain import OutboxDrain
+from broker.figures import Distribution
 from broker.intake import Content, Delivery, Handler, Intake, Subscription
 from broker.lanes import FrameLane
 from broker.link import Link, LinkEvents, LinkStatistics
-from broker.messages import Message, Receipt, decode_json, encode_json
+from broker.messages import Message, Receipts, decode_json, encode_json
 from broker.outbox import Outbox, OutboxMessage
 from broker.overrides import in_force
+from broker.spans import Tracer
 from broker.topics import RECEIPT, DeliveryClass, PayloadKind, Topic, TopicSpec, parse_topic
 from broker.transport import Inbound, Limits, Outbound, TransportFactory, packet_bytes
 from config.clock import Clock, SystemClock
@@ -78,6 +80,7 @@ class BusStatistics:
         local_replaced: frames and scores that made way for newer ones on that way.
         local_missed: events that found too many others waiting on that way; they are on disk all the same.
         frames_kept_back: frames that were not sent, because they are only for this process.
+        distributions: how long its steps take, by step.
     """
 
     link: LinkStatistics = field(default_factory=LinkStatistics)
@@ -101,6 +104,7 @@ class BusStatistics:
     local_replaced: int = 0
     local_missed: int = 0
     frames_kept_back: int = 0
+    distributions: dict[str, Distribution] = field(default_factory=dict)
 
 
 class Bus:
@@ -116,6 +120,7 @@ class Bus:
         settings: limits and delivery overrides.
         outbox: the disk queue; without one, events and escalations cannot be published.
         will: what the broker says when this process dies.
+        tracer: notes what this process does to pictures; default nothing.
         clock: time.
         on_fatal: called when the broker refuses us for good.
     """
@@ -129,11 +134,13 @@ class Bus:
         settings: BusSettings | None = None,
         outbox: Outbox | None = None,
         will: tuple[Topic, Message] | None = None,
+        tracer: Tracer | None = None,
         clock: Clock | None = None,
         on_fatal: Callable[[Exception], None] | None = None,
     ) -> None:
         self.site = site
         self.origin = origin
+        self.tracer = tracer or Tracer(site)
         self._settings = settings or BusSettings()
         self._outbox = outbox
         self._clock: Clock = clock or SystemClock()
@@ -179,7 +186,7 @@ class Bus:
     def start(self) -> None:
         """Connect, and stay connected until `close`. Returns at once."""
         if self._drain is not None:
-            self.subscribe(RECEIPT, self._on_receipt, origin=self.origin)
+            self.subscribe(RECEIPT, self._on_receipts, origin=self.origin)
             self._pump.start()
         self._link.start()
 
@@ -237,6 +244,7 @@ class Bus:
             resent=self._drain.resent if self._drain else 0,
             refused=self._drain.refused if self._drain else 0,
             released=self._outbox.released if self._outbox else 0,
+            distributions={"outbox_to_receipt": self._outbox.confirmed} if self._outbox else {},
         )
 
     # --- out ---------------------------------------------------------------------------------------------------
@@ -268,6 +276,22 @@ class Bus:
             self._publish_state(message)
         else:
             self._link.send(message)
+
+    def republish(self) -> None:
+        """Publish every state again that is this process's to say.
+
+        Raises:
+            TransientError: there is no connection; they are published with the next one.
+        """
+        with self._lock:
+            states = list(self._states.values())
+        for state in states:
+            try:
+                self._link.send(state)
+                self._numbers.states_republished += 1
+            except BadPayloadError as error:
+                self._numbers.states_unsent += 1
+                self._log.error("bus.state_too_large", topic=state.topic, error=error.reason)
 
     def disown(self, topic: Topic) -> None:
         """Do not publish this state again after a reconnect: from now on it is somebody else's to say."""
@@ -419,17 +443,21 @@ class Bus:
 
     # --- in ----------------------------------------------------------------------------------------------------
 
-    def subscribe(self, spec: TopicSpec, handler: Handler, *, manual_ack: bool = False, **params: str) -> None:
+    def subscribe(
+        self, spec: TopicSpec, handler: Handler, *, manual_ack: bool = False, raw: bool = False, **params: str
+    ) -> None:
         """Call `handler` for every message of one line of the contract.
 
         Args:
             spec: the line.
             handler: called with each message that decodes; on the connection's thread.
             manual_ack: the handler, or somebody after it, calls `ack`; otherwise it is called when the handler returns.
+            raw: the handler judges payloads itself: it gets all, as they came, unless another subscription of this bus
+                takes the same messages decoded.
             params: names that the topic must have; what is left out matches everything.
         """
         qos = 1 if spec.qos else 0
-        self._add(Subscription(spec.topic_filter(self.site, **params), qos, spec, params, handler, manual_ack))
+        self._add(Subscription(spec.topic_filter(self.site, **params), qos, spec, params, handler, manual_ack, raw))
 
     def unsubscribe(self, spec: TopicSpec, **params: str) -> None:
         """Undo every `subscribe` to this line with these names."""
@@ -450,9 +478,10 @@ class Bus:
         """Count a message that cannot be used, and tell the reject topic; at most one a second."""
         self._intake.reject(topic, reason, size_bytes)
 
-    def _on_receipt(self, delivery: Delivery) -> None:
-        if self._drain is not None and isinstance(delivery.content, Receipt):
-            self._drain.on_receipt(delivery.content.event_id, bytes.fromhex(delivery.content.sha256))
+    def _on_receipts(self, delivery: Delivery) -> None:
+        if self._drain is not None and isinstance(delivery.content, Receipts):
+            receipts = delivery.content.receipts
+            self._drain.on_receipts([(receipt.event_id, bytes.fromhex(receipt.sha256)) for receipt in receipts])
             self._wake_pump()
 
     # --- the connection ------------------------------------------------------------------------------------------
@@ -460,15 +489,7 @@ class Bus:
     def _on_up(self, _limits: Limits) -> None:
         self._intake.connected()
         self._link.subscribe(self._intake.filters())
-        with self._lock:
-            states = list(self._states.values())
-        for state in states:
-            try:
-                self._link.send(state)
-                self._numbers.states_republished += 1
-            except BadPayloadError as error:
-                self._numbers.states_unsent += 1
-                self._log.error("bus.state_too_large", topic=state.topic, error=error.reason)
+        self.republish()
         self._work.set()
 
     def _on_message(self, inbound: Inbound, acknowledge: Callable[[], None]) -> None:

@@ -13,18 +13,22 @@ import click
 
 from broker.documents import asyncapi_document, stale_documents, topics_page, write_documents
 from broker.overrides import in_force
+from broker.scrape import scraped
 from broker.servers.gate import authority_folder
-from broker.topics import CONTRACT, ROOT
+from broker.topics import CONTRACT, OUTSIDE, ROOT, PayloadKind
 from config.errors import ConfigError
 from config.settings import Settings
 from config.supervise import stop_on_signals
 
 if TYPE_CHECKING:
     from broker.doctor import Finding
+    from broker.members import CaFolder
 
 __all__ = ["broker", "doctor", "topics"]
 
 Load = Callable[[Mapping[str, Any]], Settings]
+
+_CALLED = {PayloadKind.JPEG: "JPEG", PayloadKind.JSON: "JSON"}
 
 
 @click.group()
@@ -59,6 +63,11 @@ def run(load: Load, /, **given: str | int | bool | None) -> None:
     authority = authority_folder(settings)
     stop = threading.Event()
     stop_on_signals(stop)
+    with scraped(settings, "broker", child="mosquitto"):
+        _run(settings, authority, stop)
+
+
+def _run(settings: Settings, authority: CaFolder | None, stop: threading.Event) -> None:
     if settings.broker.engine == "embedded":
         try:
             from broker.servers.embedded import run_embedded
@@ -78,7 +87,9 @@ def run(load: Load, /, **given: str | int | bool | None) -> None:
 @click.command()
 @click.option("--markdown", "form", flag_value="markdown", help="Print docs/topics.md.")
 @click.option("--asyncapi", "form", flag_value="asyncapi", help="Print docs/asyncapi.yaml.")
-@click.option("--write", type=click.Path(file_okay=False, path_type=Path), help="Write both into this folder.")
+@click.option(
+    "--write", type=click.Path(file_okay=False, path_type=Path), help="Write both and all schemas into this folder."
+)
 @click.option(
     "--check", type=click.Path(file_okay=False, path_type=Path), help="Exit 1 when those in this folder are stale."
 )
@@ -105,7 +116,7 @@ def topics(load: Load, form: str | None, write: Path | None, check: Path | None)
             click.echo(f"{path} is stale: run `vigil topics --write {check}`", err=True)
         if stale:
             raise SystemExit(1)
-        click.echo(f"{check}: topics.md and asyncapi.yaml say what the contract says")
+        click.echo(f"{check}: topics.md, asyncapi.yaml and the schemas say what the contract says")
     else:
         _print_table(load({}))
 
@@ -113,15 +124,15 @@ def topics(load: Load, form: str | None, write: Path | None, check: Path | None)
 def _print_table(settings: Settings) -> None:
     rows = [("topic", "payload", "QoS", "retain", "class", "from", "to")]
     changed = [False]
-    for spec in CONTRACT:
+    for spec in CONTRACT + OUTSIDE:
         qos, retain = in_force(spec, settings.bus.delivery)
-        payload = spec.payload.__name__ if spec.payload else {"image/jpeg": "JPEG"}.get(spec.kind, "ON/OFF")
+        payload = spec.payload.__name__ if spec.payload else "/".join(spec.words) or _CALLED[spec.kind]
         kept = "yes" if retain else "no"
         writers, readers = ", ".join(spec.writers), ", ".join(spec.readers)
         rows.append((spec.pattern, payload, str(qos), kept, str(spec.delivery), writers, readers))
         changed.append(spec.name in settings.bus.delivery)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    click.echo(f"below {ROOT}/{settings.site}\n")
+    click.echo(f"below {ROOT}/{settings.site}; those that begin with {{prefix}} are other systems'\n")
     for row, marked in zip(rows, changed, strict=True):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         click.echo(f"{line}  (changed by bus.delivery)" if marked else line)

@@ -1,10 +1,11 @@
-"""Documents that are derived from the contract: the topics page and the AsyncAPI description.
+"""Documents that are derived from the contract: the topics page, the AsyncAPI description, a schema of each message.
 
 ``vigil topics --write docs`` writes them, ``vigil topics --check docs`` fails when they are stale.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import msgspec
 import yaml
 
 from broker.messages import FrameMeta
-from broker.topics import CONTRACT, ROOT, DeliveryClass, PayloadKind, TopicSpec
+from broker.schemas import message_kinds, schema_text
+from broker.topics import CONTRACT, OUTSIDE, ROOT, DeliveryClass, PayloadKind, TopicSpec
 
-__all__ = ["asyncapi_document", "stale_documents", "topics_page", "write_documents"]
+__all__ = ["SCHEMAS", "asyncapi_document", "stale_documents", "topics_page", "write_documents"]
 
+SCHEMAS = "schemas"
+"""The folder of the schemas, below that of the documents."""
 _PROMISE = {
     DeliveryClass.FRAME: "latest wins; bounded by bytes in flight, older ones dropped and counted",
     DeliveryClass.STATE: "the broker keeps the latest; published again after every reconnect",
@@ -37,13 +41,13 @@ def topics_page() -> str:
         f"Every topic stands below `{ROOT}/{{site}}`. Times are RFC 3339 in UTC, boxes `[x1, y1, x2, y2]` as fractions",
         "of the picture. Every JSON payload carries `v`, the schema version, now 1.",
         "",
-        "| topic | payload | QoS | retain | class | from | to | what |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| `{spec.pattern}` | {_payload_name(spec)} | {spec.qos} | {'yes' if spec.retain else 'no'} "
-        f"| {spec.delivery} | {', '.join(spec.writers)} | {', '.join(spec.readers)} | {spec.about} |"
-        for spec in CONTRACT
+        *_table(CONTRACT),
+        "",
+        "## Topics of other systems",
+        "",
+        "They stand below a prefix that is configured there: `homeassistant.prefix`.",
+        "",
+        *_table(OUTSIDE),
     ]
     lines += ["", "## What each class promises", ""]
     lines += [f"- **{name}**: {promise}." for name, promise in _PROMISE.items()]
@@ -51,6 +55,18 @@ def topics_page() -> str:
     for name, schema in sorted(_schemas().items()):
         lines += _payload_section(name, schema)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _table(specs: Iterable[TopicSpec]) -> list[str]:
+    return [
+        "| topic | payload | QoS | retain | class | from | to | what |",
+        "|---|---|---|---|---|---|---|---|",
+        *(
+            f"| `{spec.pattern}` | {_payload_name(spec)} | {spec.qos} | {'yes' if spec.retain else 'no'} "
+            f"| {spec.delivery} | {', '.join(spec.writers)} | {', '.join(spec.readers)} | {spec.about} |"
+            for spec in specs
+        ),
+    ]
 
 
 def _payload_section(name: str, schema: dict[str, Any]) -> list[str]:
@@ -67,8 +83,10 @@ def _payload_section(name: str, schema: dict[str, Any]) -> list[str]:
 def _payload_name(spec: TopicSpec) -> str:
     if spec.kind is PayloadKind.JPEG:
         return "JPEG with [FrameMeta](#framemeta)"
+    if spec.kind is PayloadKind.TEXT:
+        return " / ".join(f"`{word}`" for word in spec.words)
     if spec.payload is None:
-        return "`ON` / `OFF`"
+        return "JSON of that system"
     return f"[{spec.payload.__name__}](#{spec.payload.__name__.lower()})"
 
 
@@ -109,20 +127,20 @@ def asyncapi_document() -> str:
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": str(PayloadKind.JSON),
-        "channels": {spec.name: _channel(spec) for spec in CONTRACT},
-        "operations": {f"publish_{spec.name}": _operation(spec) for spec in CONTRACT},
+        "channels": {spec.name: _channel(spec) for spec in CONTRACT + OUTSIDE},
+        "operations": {f"publish_{spec.name}": _operation(spec) for spec in CONTRACT + OUTSIDE},
         "components": {"schemas": _schemas()},
     }
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110)
 
 
 def _channel(spec: TopicSpec) -> dict[str, Any]:
-    parameters = {name: {"description": f"The {name}."} for name in ("site", *spec.placeholders)}
+    names = spec.placeholders if spec.is_outside else ("site", *spec.placeholders)
     return {
-        "address": f"{ROOT}/{{site}}/{spec.pattern}",
+        "address": spec.pattern if spec.is_outside else f"{ROOT}/{{site}}/{spec.pattern}",
         "title": spec.name,
         "description": spec.about,
-        "parameters": parameters,
+        "parameters": {name: {"description": f"The {name}."} for name in names},
         "messages": {"message": _message(spec)},
     }
 
@@ -132,7 +150,9 @@ def _message(spec: TopicSpec) -> dict[str, Any]:
     if spec.payload is not None:
         message["payload"] = {"$ref": f"#/components/schemas/{spec.payload.__name__}"}
     elif spec.kind is PayloadKind.TEXT:
-        message["payload"] = {"type": "string", "enum": ["ON", "OFF"]}
+        message["payload"] = {"type": "string", "enum": list(spec.words)}
+    elif spec.kind is PayloadKind.JSON:
+        message["payload"] = {"type": "object"}
     else:
         message["payload"] = {"type": "string", "format": "binary", "maxLength": spec.max_bytes}
         message["x-jpeg-comment"] = {"$ref": "#/components/schemas/FrameMeta"}
@@ -150,24 +170,33 @@ def _operation(spec: TopicSpec) -> dict[str, Any]:
 
 
 def _documents() -> dict[str, str]:
-    return {"topics.md": topics_page(), "asyncapi.yaml": asyncapi_document()}
+    texts = {f"{SCHEMAS}/{kind.__name__}.json": schema_text(kind) for kind in message_kinds()}
+    return {"topics.md": topics_page(), "asyncapi.yaml": asyncapi_document(), **texts}
 
 
 def write_documents(folder: Path) -> list[Path]:
     """Write the documents; returns where."""
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, text in _documents().items():
         path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         paths.append(path)
+    for path in _left_over(folder):
+        path.unlink()
     return paths
+
+
+def _left_over(folder: Path) -> list[Path]:
+    """Schemas of messages that are no more."""
+    return sorted({*(folder / SCHEMAS).glob("*.json")} - {folder / name for name in _documents()})
 
 
 def stale_documents(folder: Path) -> list[Path]:
     """The documents in `folder` that do not say what the contract says."""
-    return [
+    stale = [
         folder / name
         for name, text in _documents().items()
         if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != text
     ]
+    return stale + _left_over(folder)

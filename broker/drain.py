@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from broker.outbox import Outbox, OutboxEntry, OutboxStream
@@ -452,30 +452,40 @@ class OutboxDrain:
                     self._lanes[number].rewind(seq)
                 refusal.passed_over.clear()
 
-    def on_receipt(self, event_id: str, sha256: bytes) -> None:
-        """Somebody has a message.
+    def on_receipts(self, receipts: Sequence[tuple[str, bytes]]) -> None:
+        """Somebody has messages.
 
         Args:
-            event_id: its identity.
-            sha256: of the payload that is there; a receipt for another payload than ours settles nothing.
+            receipts: event ids, each with the SHA-256 of the payload that is there; a receipt for another payload than
+                ours settles nothing.
         """
+        heard: dict[int, _Lane] = {}
+        with self._lock:
+            ours = [receipt for receipt in receipts if self._settle(heard, *receipt)]
+            self._outbox.settle(ours)
+            # Not sooner: a lane that hears for the first time sends everything again that is not settled.
+            revived = [lane.hear(self._now_s) for lane in heard.values()]
+            if any(revived):
+                for lane in self._lanes.values():
+                    lane.probe_s = self._now_s
+
+    def _settle(self, heard: dict[int, _Lane], event_id: str, sha256: bytes) -> bool:
+        """Send this one no more, and note whose it was; False when it is none of ours."""
         found = self._outbox.find(event_id)
         if found is None:
-            return
+            return False
         stream, seq = found
-        with self._lock:
-            lane = self._lanes.setdefault(stream.id, _Lane(stream))
-            sent = lane.sent.get(seq)
-            if sent is not None and sent.entry.sha256 != sha256:
-                return
-            self._outbox.settle(((event_id, sha256),))
-            if sent is not None:
-                lane.learn_delay(self._now_s - sent.sent_s)
-                lane.drop(sent)
-            lane.tries.pop(seq, None)
-            if lane.hear(self._now_s):
-                for other in self._lanes.values():
-                    other.probe_s = self._now_s
+        lane = self._lanes.setdefault(stream.id, _Lane(stream))
+        sent = lane.sent.get(seq)
+        if sent is not None:
+            if sent.entry.sha256 != sha256:
+                return False
+            lane.learn_delay(self._now_s - sent.sent_s)
+            self._outbox.note_confirmed(sent.entry)
+            lane.drop(sent)
+        lane.tries.pop(seq, None)
+        heard[stream.id] = lane
+        return True
 
     def clear(self) -> None:
         """The connection is gone: everything still in the outbox will be sent again."""

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
+
 from broker.frames import Frame, decode_frame
 from broker.freshness import Freshness
 from broker.messages import CommandValue, Message, Reject, decode_json
@@ -20,19 +22,22 @@ from config.log import get_logger
 __all__ = ["Content", "Delivery", "Handler", "Intake", "Subscription"]
 
 Content = Message | Frame | bytes | str | None
-"""A struct for JSON topics, a JPEG for picture topics (bytes out, :class:`Frame` in), bare text for the others; None
-where something retained is taken back."""
+"""A struct for JSON topics, a JPEG for picture topics (bytes out, :class:`Frame` in), another system's JSON as bytes,
+bare text for the others; None where something retained is taken back."""
 
 _REJECT_INTERVAL_S = 1.0
+_ROUTES_MAX = 4_096
+"""Topics that are remembered, taken apart, with who wants them. A stranger may invent topics; he may not fill the
+memory with them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):
     """A message that came.
 
     Attributes:
         topic: where it came.
-        content: the struct, the :class:`~broker.frames.Frame`, or the text; None: what was retained there is no more.
+        content: the struct, the :class:`~broker.frames.Frame`, or the text; None: what was retained there is no more;
+            the payload where everybody wants it raw.
         payload: the bytes as they came.
         retained: the broker kept it; it may be old.
         received_at: when this process had it.
@@ -69,12 +74,23 @@ class Subscription:
     params: Mapping[str, str]
     handler: Handler
     manual_ack: bool
+    raw: bool = False
 
     def wants(self, topic: Topic) -> bool:
         """Whether this message is asked for."""
         if self.spec is None:
             return True
         return self.spec is topic.spec and all(topic.params[name] == value for name, value in self.params.items())
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """Where a topic's messages go; `manual_ack` and `raw` say what its takers do themselves."""
+
+    topic: Topic
+    handlers: tuple[Handler, ...]
+    manual_ack: bool
+    raw: bool
 
 
 class Intake:
@@ -108,6 +124,7 @@ class Intake:
         self._log = get_logger(origin=origin)
         self._lock = threading.Lock()
         self._subscriptions: list[Subscription] = []
+        self._routes: dict[str, _Route] = {}
         self._freshness = Freshness(frame_age_max_s)
         self._last_reject_s = float("-inf")
         self.received = 0
@@ -118,11 +135,13 @@ class Intake:
         """From now on hand this out too."""
         with self._lock:
             self._subscriptions.append(subscription)
+            self._routes = {}
 
     def remove(self, spec: TopicSpec, params: Mapping[str, str]) -> None:
         """Hand this out to nobody any more."""
         with self._lock:
             self._subscriptions = [s for s in self._subscriptions if s.spec is not spec or s.params != params]
+            self._routes = {}
 
     def connected(self) -> None:
         """A new connection stands: what is late is judged anew."""
@@ -136,23 +155,38 @@ class Intake:
     def on_message(self, inbound: Inbound, acknowledge: Callable[[], None]) -> None:
         """Decode one message and hand it out; it is acknowledged afterwards, unless somebody does so himself."""
         try:
-            topic, content = _decode(inbound)
+            route = self._routes.get(inbound.topic) or self._find_route(inbound.topic)
+            content = inbound.payload if route.raw else _decode(route.topic.spec, inbound.payload)
         except BadPayloadError as error:
             self.reject(inbound.topic, error.reason, len(inbound.payload))
             acknowledge()
             return
+        topic = route.topic
         delay_s = self._delay_s(topic, content, retained=inbound.retained)
         if delay_s is None:
             acknowledge()
             return
         delivery = Delivery(topic, content, inbound.payload, inbound.retained, self._clock.now(), acknowledge, delay_s)
         self.received += 1
-        manual = False
-        for subscription in self._matching(topic):
-            manual = manual or subscription.manual_ack
-            subscription.handler(delivery)
-        if not manual:
+        for handler in route.handlers:
+            handler(delivery)
+        if not route.manual_ack:
             delivery.ack()
+
+    def _find_route(self, text: str) -> _Route:
+        topic = parse_topic(text)
+        with self._lock:
+            takers = [subscription for subscription in self._subscriptions if subscription.wants(topic)]
+            route = _Route(
+                topic,
+                tuple(subscription.handler for subscription in takers),
+                manual_ack=any(subscription.manual_ack for subscription in takers),
+                raw=bool(takers) and all(subscription.raw for subscription in takers),
+            )
+            if len(self._routes) >= _ROUTES_MAX:
+                self._routes = {}
+            self._routes[text] = route
+        return route
 
     def _delay_s(self, topic: Topic, content: Content, *, retained: bool) -> float | None:
         """How late a frame is; None when it is too late. What a broker keeps is old by nature."""
@@ -165,10 +199,6 @@ class Intake:
             if self._freshness.is_behind(now_s) and self._catch_up():
                 self._log.warning("bus.behind", frames_stale=self.frames_stale)
         return delay_s
-
-    def _matching(self, topic: Topic) -> list[Subscription]:
-        with self._lock:
-            return [subscription for subscription in self._subscriptions if subscription.wants(topic)]
 
     def reject(self, topic: str, reason: str, size_bytes: int) -> None:
         """Count a message that cannot be used, and tell the reject topic; at most one a second."""
@@ -189,17 +219,26 @@ class Intake:
             self._log.debug("bus.reject_unsent", topic=topic[:256])
 
 
-def _decode(inbound: Inbound) -> tuple[Topic, Content]:
-    topic = parse_topic(inbound.topic)
-    spec = topic.spec
-    if spec.retain and not inbound.payload:
-        return topic, None
+def _decode(spec: TopicSpec, payload: bytes) -> Content:
+    if spec.retain and not payload:
+        return None
     if spec.payload is CommandValue:
-        return topic, decode_command_value(inbound.payload, max_bytes=spec.max_bytes)
+        return decode_command_value(payload, max_bytes=spec.max_bytes)
     if spec.kind is PayloadKind.JPEG:
-        return topic, decode_frame(inbound.payload, max_bytes=spec.max_bytes)
+        return decode_frame(payload, max_bytes=spec.max_bytes)
     if spec.payload is not None:
-        return topic, decode_json(spec.payload, inbound.payload, max_bytes=spec.max_bytes)
-    if inbound.payload not in (b"ON", b"OFF"):
-        raise BadPayloadError("neither ON nor OFF", size_bytes=len(inbound.payload))
-    return topic, inbound.payload.decode()
+        return decode_json(spec.payload, payload, max_bytes=spec.max_bytes)
+    if spec.kind is PayloadKind.JSON:
+        return _as_it_came(payload, spec.max_bytes)
+    word = next((word for word in spec.words if payload == word.encode()), None)
+    if word is None:
+        raise BadPayloadError(f"neither {' nor '.join(spec.words)}", size_bytes=len(payload))
+    return word
+
+
+def _as_it_came(payload: bytes, max_bytes: int) -> bytes:
+    if len(payload) > max_bytes:
+        raise BadPayloadError(
+            f"{len(payload)} bytes are more than the {max_bytes} that this topic takes", size_bytes=len(payload)
+        )
+    return payload

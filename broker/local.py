@@ -161,7 +161,9 @@ class LocalBus(Bus):
 
     # --- in ----------------------------------------------------------------------------------------------------
 
-    def subscribe(self, spec: TopicSpec, handler: Handler, *, manual_ack: bool = False, **params: str) -> None:
+    def subscribe(
+        self, spec: TopicSpec, handler: Handler, *, manual_ack: bool = False, raw: bool = False, **params: str
+    ) -> None:
         """Call `handler` for every message of one line of the contract.
 
         Frames and scores are those of this process; events and escalations also those of others; the rest comes from
@@ -175,7 +177,7 @@ class LocalBus(Bus):
             return
         if spec.delivery in (DeliveryClass.EVENT, DeliveryClass.DURABLE):
             handler = partial(self._pass_foreign, handler)
-        super().subscribe(spec, handler, manual_ack=manual_ack, **params)
+        super().subscribe(spec, handler, manual_ack=manual_ack, raw=raw, **params)
 
     def unsubscribe(self, spec: TopicSpec, **params: str) -> None:
         """Undo every `subscribe` to this line with these names."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from broker.figures import Distribution
 from broker.outbox_file import (
     Backlog,
     OpenEvent,
@@ -87,12 +88,14 @@ class OutboxEntry:
 
     Attributes:
         sha256: of the payload.
+        put_at: seconds since 1970, by this machine's clock at that time.
     """
 
     seq: int
     topic: str
     size_bytes: int
     sha256: bytes
+    put_at: float
 
 
 @dataclass(slots=True)
@@ -123,6 +126,7 @@ class Outbox:
     Attributes:
         event_hold_s: as given.
         released: events that were released since the start.
+        confirmed: how long messages were here until somebody else had them.
 
     Raises:
         PermanentError: another process has it, or the file is damaged, no outbox, or of another origin or version.
@@ -164,6 +168,7 @@ class Outbox:
         self._oldest_held_s: float | None = None
         self._emptied = False
         self.released = 0
+        self.confirmed = Distribution()
         self._file_lock = OutboxLock(path, wait_s=leaving_s)
         try:
             with self._writing:
@@ -422,9 +427,14 @@ class Outbox:
         Raises:
             TransientError: the disk fails.
         """
-        query = "SELECT id, topic, length(payload), sha256 FROM entry WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
+        columns = "id, topic, length(payload), sha256, put_at"
+        query = f"SELECT {columns} FROM entry WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"  # noqa: S608 - a constant
         rows = self._read(query, (row_id(stream.id, after), row_id(stream.id, up_to), limit))
         return [OutboxEntry(split_row(row)[1], *entry) for row, *entry in rows]
+
+    def note_confirmed(self, entry: OutboxEntry) -> None:
+        """Somebody else has it now: count how long that took since it was put in."""
+        self.confirmed.note(self._clock.now().timestamp() - entry.put_at)
 
     def is_settled(self, stream: OutboxStream, entry: OutboxEntry) -> bool:
         """Whether it is still there only because that was not yet written down."""

@@ -11,20 +11,11 @@ from datetime import datetime
 from broker.assignment import Demand, Worker
 from broker.intake import Delivery
 from broker.messages import CameraOwner, CameraState, NodeStatus, WorkerBeat, WorkerStatus
+from broker.peers import Peer, Peers
 from broker.topics import CAMERA_OWNER, CAMERA_STATE, NODE_STATUS, NODE_WORKER, NODE_WORKER_BEAT, origin_of
 
-__all__ = ["BEAT_INTERVAL_S", "BEAT_LOST_S", "POOL_TOPICS", "Peer", "Pool", "demand_of", "is_wanted"]
+__all__ = ["POOL_TOPICS", "Pool", "WorkerPeer", "demand_of", "is_wanted"]
 
-BEAT_INTERVAL_S = 1.0
-"""Source: the contract, beat ("once a second")."""
-BEAT_LOST_S = 3.0
-"""Without a sign of life for so long a worker is taken for dead, also where its connection stands. A frozen one's
-cameras are to be scored again within 5 s."""
-_BEAT_MISSED_S = 2.0
-"""Without a sign of life for so long a worker has missed a beat at least, whatever its beats' phase."""
-_REJOIN_S = 10.0
-"""How long after our own new connection the others may take for theirs: a pause of up to 5 s between attempts, and as
-much for the attempt."""
 _AWAY_KEPT_S = 60.0
 """A camera that is offline or in error keeps its place for so long."""
 _LEAST_FPS = 0.5
@@ -32,7 +23,6 @@ _LEAST_FPS = 0.5
 _UNSAID_FPS = 5.0
 """What a camera asks for that does not say: the default of `motion_fps`."""
 _CAMERAS_MAX = 4000
-_PEERS_MAX = 2000
 """Names come from topics, which whoever has access to the bus may invent: what is kept of them is bounded."""
 
 POOL_TOPICS = (CAMERA_STATE, CAMERA_OWNER, NODE_STATUS, NODE_WORKER, NODE_WORKER_BEAT)
@@ -40,55 +30,37 @@ POOL_TOPICS = (CAMERA_STATE, CAMERA_OWNER, NODE_STATUS, NODE_WORKER, NODE_WORKER
 
 
 @dataclass(slots=True)
-class Peer:
+class WorkerPeer(Peer):
     """What is known of one process that may be a worker.
 
     Attributes:
         status: what it says of itself as a worker; None while it does not.
         beat: the last one.
-        sign_s: monotonic seconds of its last sign of life.
-        away: the broker says that its connection broke.
-        away_sure: and the broker has answered us since, so that it is not the broker that dies.
-        silent: it was taken for dead for its silence.
     """
 
-    sign_s: float
     status: WorkerStatus | None = None
     beat: WorkerBeat | None = None
-    away: bool = False
-    away_sure: bool = False
-    silent: bool = False
 
     @property
-    def is_there(self) -> bool:
-        """Whether it is a worker that lives."""
-        return self.status is not None and self.status.state != "offline" and not self.away and not self.silent
-
-    def shows_life(self, now_s: float) -> None:
-        """It did something."""
-        self.sign_s = max(self.sign_s, now_s)
-        self.away = self.away_sure = self.silent = False
+    def takes_part(self) -> bool:
+        """Whether it says that it is a worker."""
+        return self.status is not None and self.status.state != "offline"
 
 
 @dataclass(slots=True)
-class Pool:
+class Pool(Peers[WorkerPeer]):
     """Facts of one site.
 
     Attributes:
-        me: origin of the worker whose view it is; it is never judged. Empty for an onlooker.
-        peers: by origin.
         cameras: states by camera.
         owners: last word on the owner of each camera, in the broker's order.
-        doubts: times that everybody else fell silent at once, which is the bus and not they.
     """
 
-    me: str = ""
-    peers: dict[str, Peer] = field(default_factory=dict)
     cameras: dict[str, CameraState] = field(default_factory=dict)
     owners: dict[str, CameraOwner] = field(default_factory=dict)
-    doubts: int = 0
-    _rejoin_until_s: float = float("-inf")
-    _doubting: bool = False
+
+    def _new_peer(self, now_s: float) -> WorkerPeer:
+        return WorkerPeer(now_s)
 
     def fold(self, delivery: Delivery, now_s: float) -> bool:
         """Take one message in.
@@ -100,66 +72,12 @@ class Pool:
         if topic.camera:
             return self._fold_camera(topic.camera, content if topic.spec is CAMERA_STATE else None, delivery)
         origin = origin_of(topic.params["node"], topic.params["role"])
-        peer = self.peers.get(origin)
+        peer = self._peer(origin, now_s)
         if peer is None:
-            if len(self.peers) >= _PEERS_MAX:
-                return False
-            peer = self.peers[origin] = Peer(now_s)
+            return False
         before = (peer.is_there, peer.status)
         self._fold_peer(origin, peer, delivery, now_s)
         return before != (peer.is_there, peer.status)
-
-    def connected(self, now_s: float) -> None:
-        """Our connection is a new one: the others' may take a while, and what a dying broker said of them is void."""
-        self._rejoin_until_s = now_s + _REJOIN_S
-        for peer in self.peers.values():
-            if peer.away and not peer.away_sure:
-                peer.away = False
-            if peer.is_there:
-                peer.sign_s = max(peer.sign_s, self._rejoin_until_s - BEAT_LOST_S)
-
-    def resumed(self, now_s: float) -> None:
-        """The bus, or we, stood still: the others are only as silent as from now on."""
-        for peer in self.peers.values():
-            peer.sign_s = max(peer.sign_s, now_s)
-
-    def confirm(self) -> None:
-        """The broker has answered us: what it said before of others counts."""
-        for peer in self.peers.values():
-            peer.away_sure = peer.away
-
-    def judge(self, now_s: float) -> list[str]:
-        """Take for dead who is silent for too long; nobody where all others fell silent at once.
-
-        Only to be called when one of our own beats has come back.
-
-        Returns:
-            Who was taken for dead.
-        """
-        others = {name: peer for name, peer in self.peers.items() if name != self.me and peer.is_there}
-        silent = [name for name, peer in others.items() if now_s - peer.sign_s > BEAT_LOST_S]
-        if not silent:
-            self._doubting = False
-            return []
-        if len(others) > 1 and all(now_s - peer.sign_s > _BEAT_MISSED_S for peer in others.values()):
-            self.doubts += not self._doubting
-            self._doubting = True
-            return []
-        for name in silent:
-            others[name].silent = True
-        return silent
-
-    def is_overdue(self, now_s: float) -> bool:
-        """Whether there is somebody to judge."""
-        return any(
-            peer.is_there and now_s - peer.sign_s > BEAT_LOST_S
-            for name, peer in list(self.peers.items())
-            if name != self.me
-        )
-
-    def others(self) -> list[str]:
-        """The other workers that live, sorted."""
-        return sorted(name for name, peer in self.peers.items() if name != self.me and peer.is_there)
 
     def workers(self) -> tuple[Worker, ...]:
         """Who takes cameras on; one that drains does not."""
@@ -193,7 +111,7 @@ class Pool:
             self.cameras[camera] = state
         return before is None or not isinstance(state, CameraState) or _facts(before) != _facts(state)
 
-    def _fold_peer(self, origin: str, peer: Peer, delivery: Delivery, now_s: float) -> None:
+    def _fold_peer(self, origin: str, peer: WorkerPeer, delivery: Delivery, now_s: float) -> None:
         match delivery.content:
             case WorkerBeat() as beat:
                 peer.beat = beat
@@ -202,14 +120,8 @@ class Pool:
                 peer.status = status
                 if not delivery.retained:
                     peer.shows_life(now_s)
-            case NodeStatus(state="offline"):
-                # What is kept after a restart of the broker was laid down by the one that died.
-                is_old = delivery.retained and now_s < self._rejoin_until_s and peer.is_there
-                peer.away = not is_old and origin != self.me
-            case NodeStatus():
-                peer.away = peer.away_sure = False
-                if not delivery.retained:
-                    peer.shows_life(now_s)
+            case NodeStatus() as status:
+                self._fold_node(origin, peer, status, delivery, now_s)
 
 
 def is_wanted(state: CameraState, now: datetime) -> bool:

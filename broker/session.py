@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import platform
 import secrets
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import psutil
 
 from broker._paho import paho_transports
 from broker.bus import Bus, BusStatistics, Delivery
+from broker.figures import Distribution, Figures, own_versions
 from broker.identity import identity_folder
 from broker.machine import Machine, MachineFigures
-from broker.messages import CameraHealth, NodeHealth, NodeStatus
+from broker.messages import NodeHealth, NodeStatus, encode_json
 from broker.outbox import Outbox
 from broker.overrides import check_overrides
+from broker.scrape import ScrapePoint
+from broker.spans import Tracer
+from broker.standing import StandingOrders
 from broker.tls import ExpiryWatch, client_context
 from broker.topics import NODE_HEALTH, NODE_STATUS, origin_of
 from config.clock import Clock, SystemClock
+from config.errors import TransientError
 from config.log import get_logger
 from config.settings import Settings
 from config.supervise import Supervised
 
-__all__ = ["Figures", "Presence", "connect", "find_outboxes", "listen", "outbox_path"]
+if TYPE_CHECKING:
+    from broker.series import Reading
+
+__all__ = ["Presence", "connect", "find_outboxes", "listen", "outbox_path"]
 
 HEALTH_INTERVAL_S = 5.0
 """Seconds between two health reports. Source: the design, coordinator and agents ("status every 5 s")."""
@@ -101,6 +107,7 @@ def connect(
         settings=settings.bus,
         outbox=outbox,
         will=(status, _status(settings, role, "offline", at=time.now(), started_at=time.now())),
+        tracer=Tracer.of(settings, role, time),
         clock=time,
         on_fatal=on_fatal,
     )
@@ -139,36 +146,15 @@ def _status(
         at=at,
         started_at=started_at,
         capacity=dict(capacity or {}),
-        versions={"vigil": _version(), "python": platform.python_version()},
+        versions=own_versions(),
     )
 
 
-def _version() -> str:
-    try:
-        return importlib.metadata.version("vigil-mesh")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
-
-
-@dataclass(slots=True)
-class Figures:
-    """What a role adds to its health.
-
-    Attributes:
-        queues: messages that wait now, by queue.
-        drops: messages dropped since the start, by queue.
-        counts: everything else that is counted since the start.
-        cameras: how each camera is doing.
-    """
-
-    queues: dict[str, int] = field(default_factory=dict)
-    drops: dict[str, int] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    cameras: dict[str, CameraHealth] = field(default_factory=dict)
-
-
 class Presence:
-    """Birth, health every 5 s, and goodbye of a process.
+    """Birth, health every 5 s, and goodbye of a process; and the same figures for whoever scrapes it.
+
+    The bus gets them while there is one, `/metrics` also without: rates are since the last look, so that there is one
+    look every 5 s and not one for each asker.
 
     Args:
         bus: started or not.
@@ -177,6 +163,7 @@ class Presence:
         capacity: what it can do.
         figures: called for each report.
         machine: tells how the machine is, where the role looks at that by itself.
+        takes_orders: the role has orders of its own, and refuses those that nobody knows.
         clock: time.
     """
 
@@ -189,6 +176,7 @@ class Presence:
         capacity: Mapping[str, float] | None = None,
         figures: Callable[[], Figures] = Figures,
         machine: Callable[[], MachineFigures] | None = None,
+        takes_orders: bool = False,
         clock: Clock | None = None,
     ) -> None:
         self._bus = bus
@@ -202,29 +190,56 @@ class Presence:
         self._started_s = self._clock.monotonic_s()
         self._process = psutil.Process(os.getpid())
         self._expiry = ExpiryWatch(settings, role)
+        self._looked_s = float("-inf")
+        self._health: NodeHealth | None = None
+        self._distributions: Mapping[str, Distribution] = {}
+        self._scrape_point = ScrapePoint(settings, role, self._reading)
+        self._orders = StandingOrders(bus, tell=self._tell, refresh=self._refresh, is_alone=not takes_orders)
         self._stop = threading.Event()
         self._thread = Supervised("health", self._report_and_wait, stop=self._stop, clock=self._clock)
 
     def start(self) -> None:
         """Publish the birth and begin to report."""
         self._bus.subscribe(NODE_STATUS, self._on_own_status, node=self._settings.node, role=self._role)
+        self._orders.start()
         self._publish_status("online")
         self._process.cpu_percent()
+        self._bus.tracer.start()
         self._thread.start()
 
     def close(self) -> None:
         """Publish the last report and the goodbye."""
         self._stop.set()
         self._thread.join(1.0)
+        self._scrape_point.close()
+        self._bus.tracer.close()
         self.report()
         self._publish_status("offline")
 
     def _publish_status(self, state: Literal["online", "offline"]) -> None:
+        self._bus.publish(
+            NODE_STATUS.at(self._settings.site, node=self._settings.node, role=self._role), self._now(state)
+        )
+
+    def _now(self, state: Literal["online", "offline"]) -> NodeStatus:
         settings, role = self._settings, self._role
-        status = _status(
+        return _status(
             settings, role, state, at=self._clock.now(), started_at=self._started_at, capacity=self._capacity
         )
-        self._bus.publish(NODE_STATUS.at(settings.site, node=settings.node, role=role), status)
+
+    def _tell(self) -> Mapping[str, str]:
+        """For who asks; the health is that of the last look."""
+        health = {} if self._health is None else {"health": encode_json(self._health).decode()}
+        return {"status": encode_json(self._now("online")).decode(), **health}
+
+    def _refresh(self) -> None:
+        """Say everything again that is to be said of this process; its birth is among what the bus keeps."""
+        with suppress(TransientError):  # then the next connection gets it
+            self._bus.republish()
+        if self._health is not None:
+            self._bus.publish(
+                NODE_HEALTH.at(self._settings.site, node=self._settings.node, role=self._role), self._health
+            )
 
     def _on_own_status(self, delivery: Delivery) -> None:
         """A will that a broker sent late, such as that of a connection before this one, is put right at once."""
@@ -236,22 +251,31 @@ class Presence:
             self._publish_status("online")
 
     def _report_and_wait(self) -> None:
+        self._scrape_point.open()
         # A report without a connection would be dropped, and counted as a drop.
         if self._bus.wait_connected(_CONNECT_CHECK_S):
             self.report()
             self._clock.wait(self._stop, HEALTH_INTERVAL_S)
+        elif self._clock.monotonic_s() - self._looked_s >= HEALTH_INTERVAL_S:
+            self._look()
 
     def report(self) -> None:
         """Publish one health report now."""
-        figures, machine = self._figures(), self._machine()
+        topic = NODE_HEALTH.at(self._settings.site, node=self._settings.node, role=self._role)
+        self._bus.publish(topic, self._look())
+
+    def _look(self) -> NodeHealth:
+        figures, traced, machine = self._figures(), self._bus.tracer.figures(), self._machine()
         numbers = self._bus.statistics()
         certificate_days = self._expiry.days_left(self._clock.now())
         certificate = {} if certificate_days is None else {"certificate_days": certificate_days}
-        health = NodeHealth(
+        self._looked_s = self._clock.monotonic_s()
+        self._distributions = {**numbers.distributions, **figures.distributions}
+        self._health = NodeHealth(
             node=self._settings.node,
             role=self._role,
             at=self._clock.now(),
-            uptime_s=round(self._clock.monotonic_s() - self._started_s, 3),
+            uptime_s=round(self._looked_s - self._started_s, 3),
             cpu_percent=self._process.cpu_percent(),
             memory_bytes=self._process.memory_info().rss,
             disk_free_bytes=_disk_free_bytes(self._settings.state_dir),
@@ -260,16 +284,24 @@ class Presence:
             wifi_dbm=machine.wifi_dbm,
             clock_synchronised=machine.clock_synchronised,
             cameras=figures.cameras,
-            queues={**_queues(numbers), **figures.queues},
-            drops={**_drops(numbers), **figures.drops},
-            counts={**_counts(numbers), **certificate, **figures.counts},
+            queues={**_queues(numbers), **traced.queues, **figures.queues},
+            drops={**_drops(numbers), **traced.drops, **figures.drops},
+            counts={**_counts(numbers), **traced.counts, **certificate, **figures.counts},
         )
-        self._bus.publish(NODE_HEALTH.at(self._settings.site, node=self._settings.node, role=self._role), health)
+        return self._health
+
+    def _reading(self) -> Reading | None:
+        """As of the last look."""
+        from broker.series import Reading
+
+        health = self._health
+        return None if health is None else Reading(health, self._bus.connected, self._distributions)
 
 
 def _queues(numbers: BusStatistics) -> dict[str, int]:
     return {
         "outbox": numbers.outbox_rows,
+        "outbox_bytes": numbers.outbox_bytes,
         "awaiting_receipt": numbers.awaiting_receipt,
         "outbox_too_large": numbers.too_large,
         "unacknowledged": numbers.link.unacknowledged,

@@ -6,6 +6,8 @@ what (`broker.acl`), `vigil topics`, ``docs/topics.md`` and the AsyncAPI documen
 The root is ``vigil/v1/{site}``. A camera's topics do not name its node, so that a camera can move to another node
 and its subscribers never notice. A topic that names a process (``{origin}``, ``{node}/{role}``) belongs to it: nobody
 else writes there or, where it is the reader, nobody else reads there.
+
+What other systems have laid down and Vigil speaks with them stands in a table of its own, :data:`OUTSIDE`.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ __all__ = [
     "CAMERA_ESCALATION",
     "CAMERA_EVIDENCE",
     "CAMERA_FRAME",
+    "CAMERA_MODEL",
     "CAMERA_MOTION",
     "CAMERA_MOTION_ACTIVE",
     "CAMERA_MOTION_OPEN",
@@ -38,6 +41,10 @@ __all__ = [
     "CAMERA_TRACK",
     "CAMERA_TRACK_OPEN",
     "CONTRACT",
+    "HOMEASSISTANT_DEVICE",
+    "HOMEASSISTANT_ENTITY",
+    "HOMEASSISTANT_PREFIX",
+    "HOMEASSISTANT_STATUS",
     "MODEL",
     "NODE_BRIDGE_BEAT",
     "NODE_COMMAND",
@@ -46,6 +53,7 @@ __all__ = [
     "NODE_STATUS",
     "NODE_WORKER",
     "NODE_WORKER_BEAT",
+    "OUTSIDE",
     "PROBE",
     "RECEIPT",
     "REGISTRY_CAMERA",
@@ -65,6 +73,10 @@ _KIB = 1024
 _CHARACTERS_MAX = 512
 """Of a topic; names of 63 characters make less than 300. A longer one comes from a stranger, and is not taken apart."""
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_PREFIX = "prefix"
+"""The placeholder with which a topic of another system begins; it may be several levels."""
+_OUTSIDE_LEVEL = re.compile(r"[A-Za-z0-9_-]{1,250}")
+"""What Home Assistant takes as a level of a discovery topic."""
 
 
 class DeliveryClass(StrEnum):
@@ -95,6 +107,8 @@ class Party(StrEnum):
     """The way into the sink."""
     COMMANDS = "commands"
     """What takes commands out of Kafka."""
+    HOMEASSISTANT = "homeassistant"
+    """What tells Home Assistant of cameras and nodes."""
     FLEET = "fleet"
     """What keeps the nodes, cameras and models in order."""
     PEOPLE = "people"
@@ -129,7 +143,7 @@ class Topic:
 
     def __str__(self) -> str:
         """The topic as the broker knows it."""
-        return f"{ROOT}/{self.site}/{self.spec.fill(self.params)}"
+        return self.spec.path(self.site, self.params)
 
     @property
     def camera(self) -> str:
@@ -150,6 +164,7 @@ class TopicSpec:
         readers: who reads it.
         max_bytes: the largest payload that a reader takes.
         about: one line for the documentation.
+        words: what a plain text may be.
     """
 
     pattern: str
@@ -160,12 +175,18 @@ class TopicSpec:
     about: str
     kind: PayloadKind = PayloadKind.JSON
     max_bytes: int = 64 * _KIB
+    words: tuple[str, ...] = ()
+
+    @cached_property
+    def is_outside(self) -> bool:
+        """Whether it is another system's: it has no site, and stands below a prefix that is configured there."""
+        return self.placeholders[:1] == (_PREFIX,)
 
     @cached_property
     def name(self) -> str:
         """The line's name, as configuration and documents call it: ``camera_motion_active``."""
         levels = [level for level in self.pattern.split("/") if not level.startswith("{")]
-        return "_".join(levels)
+        return "_".join(["outside", *levels] if self.is_outside else levels)
 
     @property
     def qos(self) -> int:
@@ -184,9 +205,9 @@ class TopicSpec:
 
     @cached_property
     def expression(self) -> re.Pattern[str]:
-        """Matches what stands below the site."""
+        """Matches what stands below the site; of another system's, the whole topic."""
         quoted = _PLACEHOLDER.sub(r"(?P<\1>[^/]+)", self.pattern)
-        return re.compile(quoted)
+        return re.compile(quoted.replace(f"(?P<{_PREFIX}>[^/]+)", f"(?P<{_PREFIX}>.+)"))
 
     def at(self, site: str, **params: str) -> Topic:
         """The topic for these names.
@@ -198,21 +219,29 @@ class TopicSpec:
             raise ValueError(f"{self.pattern} takes {self.placeholders}, not {tuple(params)}")
         check_name(site)
         for placeholder, value in params.items():
-            _check_level(placeholder, value)
+            _check_level(self, placeholder, value)
         return Topic(self, site, params)
 
     def topic_filter(self, site: str = "+", **params: str) -> str:
         """The MQTT topic filter for these names; a placeholder that is left out matches everything."""
-        wanted = dict.fromkeys(self.placeholders, "+") | params
-        return f"{ROOT}/{site}/{self.fill(wanted)}"
+        return self.path(site, dict.fromkeys(self.placeholders, "+") | params)
+
+    def path(self, site: str, params: Mapping[str, str]) -> str:
+        """The topic, or the filter, for the values of all placeholders."""
+        below = self.fill(params)
+        return below if self.is_outside else f"{ROOT}/{site}/{below}"
 
     def fill(self, params: Mapping[str, str]) -> str:
         """The pattern with the placeholders replaced."""
         return _PLACEHOLDER.sub(lambda match: params[match.group(1)], self.pattern)
 
 
-def _check_level(placeholder: str, value: str) -> None:
-    if placeholder == "role":
+def _check_level(spec: TopicSpec, placeholder: str, value: str) -> None:
+    if spec.is_outside:
+        levels = value.split("/") if placeholder == _PREFIX else [value]
+        if not all(_OUTSIDE_LEVEL.fullmatch(level) for level in levels):
+            raise ValueError(f"{value!r} is no {placeholder} of {spec.pattern}: use letters, digits, '_' and '-'")
+    elif placeholder == "role":
         check_role(value)
     elif placeholder == "origin":
         node, _, role = value.partition(".")
@@ -232,7 +261,8 @@ _MESH = (Party.DETECTOR, Party.BRIDGE, Party.FLEET, Party.PEOPLE)
 otherwise follow the other cameras."""
 
 CAMERA_STATE = TopicSpec(
-    "camera/{camera}/state", messages.CameraState, DeliveryClass.STATE, (Party.EDGE,), (*_MESH, Party.COMMANDS),
+    "camera/{camera}/state", messages.CameraState, DeliveryClass.STATE, (Party.EDGE,),
+    (*_MESH, Party.COMMANDS, Party.HOMEASSISTANT),
     "Online, offline or in error; owner node, mode, frame rate, size, last error.",
 )  # fmt: skip
 CAMERA_FRAME = TopicSpec(
@@ -254,7 +284,7 @@ CAMERA_MOTION = TopicSpec(
 CAMERA_MOTION_ACTIVE = TopicSpec(
     "camera/{camera}/motion/active", None, DeliveryClass.STATE, (Party.EDGE,), (Party.PEOPLE,),
     "ON while something moves, else OFF; bare text.",
-    kind=PayloadKind.TEXT, max_bytes=8,
+    kind=PayloadKind.TEXT, max_bytes=8, words=("ON", "OFF"),
 )  # fmt: skip
 CAMERA_MOTION_OPEN = TopicSpec(
     "camera/{camera}/motion/open", messages.OpenEvents, DeliveryClass.STATE, (Party.EDGE, Party.DRILL),
@@ -281,7 +311,7 @@ CAMERA_TRACK = TopicSpec(
 )  # fmt: skip
 CAMERA_TRACK_OPEN = TopicSpec(
     "camera/{camera}/track/open", messages.OpenEvents, DeliveryClass.STATE, (Party.DETECTOR, Party.EDGE),
-    (Party.EDGE, *_MESH),
+    (Party.EDGE, Party.HOMEASSISTANT, *_MESH),
     "Objects that are there now and what each rule remembers, so that another worker can go on.",
 )  # fmt: skip
 CAMERA_ESCALATION = TopicSpec(
@@ -296,29 +326,37 @@ CAMERA_EVIDENCE = TopicSpec(
     kind=PayloadKind.JPEG, max_bytes=4 * _KIB * _KIB,
 )  # fmt: skip
 RECEIPT = TopicSpec(
-    "receipt/{origin}", messages.Receipt, DeliveryClass.REPLY, (Party.BRIDGE,), (Party.SELF, Party.PEOPLE),
-    "The sink has this escalation or event; not stored, since the sender asks again by sending again.",
+    "receipt/{origin}", messages.Receipts, DeliveryClass.REPLY, (Party.BRIDGE,), (Party.SELF, Party.PEOPLE),
+    "The sink has these escalations or events; not stored, since the sender asks again by sending again.",
+    max_bytes=256 * _KIB,
 )  # fmt: skip
 CAMERA_OWNER = TopicSpec(
-    "camera/{camera}/owner", messages.CameraOwner, DeliveryClass.STATE, (Party.DETECTOR,), _MESH,
+    "camera/{camera}/owner", messages.CameraOwner, DeliveryClass.STATE, (Party.DETECTOR,),
+    (*_MESH, Party.HOMEASSISTANT),
     "The worker that scores this camera, and its epoch.",
+)  # fmt: skip
+CAMERA_MODEL = TopicSpec(
+    "camera/{camera}/model/used", messages.CameraModel, DeliveryClass.STATE, (Party.HOMEASSISTANT,),
+    (Party.HOMEASSISTANT, Party.PEOPLE),
+    "The model that scores this camera, and the one that the site wants.",
 )  # fmt: skip
 CAMERA_SET = TopicSpec(
     "camera/{camera}/set/{property}", messages.CommandValue, DeliveryClass.COMMAND,
     (Party.PEOPLE, Party.FLEET, Party.COMMANDS), (Party.EDGE,),
-    "A wanted value: mode, privacy, detection, recording, sensitivity, snapshot, clip; bare text will do.",
+    "A wanted value: mode, privacy, detection, recording, sensitivity, snapshot, clip, drill; bare text will do.",
 )  # fmt: skip
 NODE_STATUS = TopicSpec(
     "node/{node}/{role}/status", messages.NodeStatus, DeliveryClass.STATE, (Party.SELF,),
-    (*_MESH, Party.COMMANDS, Party.SELF),
+    (*_MESH, Party.COMMANDS, Party.HOMEASSISTANT, Party.SELF),
     "A process is there; its will says that it is not.",
 )  # fmt: skip
 NODE_HEALTH = TopicSpec(
-    "node/{node}/{role}/health", messages.NodeHealth, DeliveryClass.FRAME, (Party.SELF,), _MESH,
+    "node/{node}/{role}/health", messages.NodeHealth, DeliveryClass.FRAME, (Party.SELF,), (*_MESH, Party.HOMEASSISTANT),
     "CPU, memory, temperature, disk, queue depths, drops.",
 )  # fmt: skip
 NODE_WORKER = TopicSpec(
-    "node/{node}/{role}/worker", messages.WorkerStatus, DeliveryClass.STATE, (Party.SELF,), _MESH,
+    "node/{node}/{role}/worker", messages.WorkerStatus, DeliveryClass.STATE, (Party.SELF,),
+    (*_MESH, Party.HOMEASSISTANT),
     "What a worker can do: capacity, classes, labels, model in use and wanted.",
 )  # fmt: skip
 NODE_WORKER_BEAT = TopicSpec(
@@ -342,12 +380,12 @@ NODE_REPLY = TopicSpec(
 )  # fmt: skip
 REGISTRY_CAMERA = TopicSpec(
     "registry/camera/{camera}", messages.CameraDocument, DeliveryClass.STATE, (Party.FLEET, Party.COMMANDS),
-    (Party.EDGE, Party.DETECTOR, Party.PEOPLE, Party.COMMANDS),
+    (Party.EDGE, Party.DETECTOR, Party.BRIDGE, Party.PEOPLE, Party.COMMANDS, Party.HOMEASSISTANT),
     "What the site says of a camera.",
 )  # fmt: skip
 MODEL = TopicSpec(
     "model/{name}", messages.ModelManifest, DeliveryClass.STATE, (Party.FLEET,),
-    (Party.EDGE, Party.DETECTOR, Party.FLEET, Party.PEOPLE),
+    (Party.EDGE, Party.DETECTOR, Party.BRIDGE, Party.FLEET, Party.PEOPLE, Party.HOMEASSISTANT),
     "The model that a class of workers is to use: version, hash, size, address, labels, canary.",
 )  # fmt: skip
 REJECT = TopicSpec(
@@ -376,6 +414,7 @@ CONTRACT: tuple[TopicSpec, ...] = (
     CAMERA_EVIDENCE,
     RECEIPT,
     CAMERA_OWNER,
+    CAMERA_MODEL,
     CAMERA_SET,
     NODE_STATUS,
     NODE_HEALTH,
@@ -391,6 +430,28 @@ CONTRACT: tuple[TopicSpec, ...] = (
 )
 """Every topic, in the order in which documents list them."""
 
+HOMEASSISTANT_PREFIX = "homeassistant"
+"""Home Assistant's own discovery prefix, and the only one to which the rights on a secure bus extend."""
+HOMEASSISTANT_DEVICE = TopicSpec(
+    "{prefix}/device/{id}/config", None, DeliveryClass.STATE, (Party.HOMEASSISTANT,),
+    (Party.HOMEASSISTANT, Party.PEOPLE),
+    "Discovery of a device with all its entities; Home Assistant 2024.11 and newer.",
+    max_bytes=512 * _KIB,
+)  # fmt: skip
+HOMEASSISTANT_ENTITY = TopicSpec(
+    "{prefix}/{component}/{id}/{key}/config", None, DeliveryClass.STATE, (Party.HOMEASSISTANT,),
+    (Party.HOMEASSISTANT, Party.PEOPLE),
+    "Discovery of one entity; older ones, and openHAB.",
+)  # fmt: skip
+HOMEASSISTANT_STATUS = TopicSpec(
+    "{prefix}/status", None, DeliveryClass.REPLY, (Party.PEOPLE,), (Party.HOMEASSISTANT, Party.PEOPLE),
+    "Home Assistant has started, or is going; bare text.",
+    kind=PayloadKind.TEXT, max_bytes=32, words=("online", "offline"),
+)  # fmt: skip
+
+OUTSIDE: tuple[TopicSpec, ...] = (HOMEASSISTANT_DEVICE, HOMEASSISTANT_ENTITY, HOMEASSISTANT_STATUS)
+"""Topics that other systems have laid down. They stand below those systems' prefix, and name no site."""
+
 BROKER_FIGURES = "$SYS/#"
 """What a broker says of itself; not a topic of the contract."""
 
@@ -401,32 +462,34 @@ def everything(site: str = "+") -> str:
 
 
 def parse_topic(text: str) -> Topic:
-    """Find the contract's line for a topic as the broker knows it.
+    """Find the contract's line for a topic as the broker knows it; a topic of another system has no site.
 
     Raises:
         BadPayloadError: it is no topic of this contract, or a level is not a name.
     """
     prefix = f"{ROOT}/"
     site, _, below = text.removeprefix(prefix).partition("/")
-    if text.startswith(prefix) and below and len(text) <= _CHARACTERS_MAX:
-        for spec, match in _matches(below):
-            topic = Topic(spec, site, match.groupdict())
+    table, looked_at = (CONTRACT, below) if text.startswith(prefix) else (OUTSIDE, text)
+    if looked_at and len(text) <= _CHARACTERS_MAX:
+        for spec, match in _matches(table, looked_at):
+            topic = Topic(spec, "" if spec.is_outside else site, match.groupdict())
             _check_levels(topic, text)
             return topic
     raise BadPayloadError("not a topic of this contract; `vigil topics` lists them", topic=text[:256])
 
 
-def _matches(below: str) -> Iterator[tuple[TopicSpec, re.Match[str]]]:
-    for spec in CONTRACT:
-        match = spec.expression.fullmatch(below)
+def _matches(table: tuple[TopicSpec, ...], text: str) -> Iterator[tuple[TopicSpec, re.Match[str]]]:
+    for spec in table:
+        match = spec.expression.fullmatch(text)
         if match is not None:
             yield spec, match
 
 
 def _check_levels(topic: Topic, text: str) -> None:
     try:
-        check_name(topic.site)
+        if not topic.spec.is_outside:
+            check_name(topic.site)
         for placeholder, value in topic.params.items():
-            _check_level(placeholder, value)
+            _check_level(topic.spec, placeholder, value)
     except ValueError as error:
         raise BadPayloadError(f"not a topic of this contract: {error}", topic=text[:256]) from error

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import msgspec
+
 from config.errors import TransientError
 
 __all__ = [
@@ -38,8 +40,7 @@ class ConnectionLostError(TransientError):
         self.cause = cause
 
 
-@dataclass(frozen=True, slots=True)
-class Inbound:
+class Inbound(msgspec.Struct, frozen=True):
     """A message as it came off the wire.
 
     Attributes:

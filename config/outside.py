@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from config.cameras import Fraction, Section
 from config.names import Name
@@ -22,6 +23,7 @@ __all__ = [
     "KafkaTopics",
     "MetricsSettings",
     "RetentionSettings",
+    "SchemaRegistrySettings",
     "TracingSettings",
 ]
 
@@ -45,8 +47,30 @@ def _check_template(value: str) -> str:
     )
 
 
+def _check_collector(value: str) -> str:
+    if re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#@]*)?", value) and not value.rstrip("/").endswith("/v1/traces"):
+        return value.rstrip("/")
+    raise ValueError("write http://HOST:PORT or https://HOST:PORT, without /v1/traces and without a login")
+
+
+def _check_registry_url(value: str) -> str:
+    if "@" in value:
+        raise ValueError("user name and password have settings of their own")
+    if re.fullmatch(r"https?://[^/\s?#]+(/[^\s?#]*)?", value):
+        return value.rstrip("/")
+    raise ValueError("write http://HOST:PORT or https://HOST:PORT")
+
+
+def _check_site_template(value: str) -> str:
+    if "{camera}" in value:
+        raise ValueError("one for all cameras: write {site} or {stream}, which it may hold")
+    return _check_template(value)
+
+
 Template = Annotated[str, AfterValidator(_check_template)]
 """A topic's name, in which ``{site}``, ``{camera}`` and ``{stream}`` are filled in."""
+SiteTemplate = Annotated[str, AfterValidator(_check_site_template)]
+"""The same without ``{camera}``."""
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 
 
@@ -61,9 +85,9 @@ class KafkaTopics(Section):
     """Objects over time."""
     clip: Template = "vigil.events"
     """Clips that were delivered."""
-    state: Template = "vigil.state"
+    state: SiteTemplate = "vigil.state"
     """States of cameras and processes, the latest of each: a compacted topic."""
-    health: Template = "vigil.health"
+    health: SiteTemplate = "vigil.health"
     """How processes do, every few seconds."""
     dead_letters: TopicName = "vigil.dead-letters"
     """What Kafka does not take where it belongs, with the reason."""
@@ -90,7 +114,7 @@ class KafkaSecurity(Section):
     """User name, for PLAIN and SCRAM."""
     password: SecretStr | None = None
     """Password; better given as VIGIL_BRIDGE__KAFKA__SECURITY__PASSWORD than in a file."""
-    token_url: str | None = None
+    oidc_url: str | None = None
     """Where tokens come from (OIDC client credentials), for OAUTHBEARER."""
     client_id: str | None = None
     """Client id there."""
@@ -98,6 +122,68 @@ class KafkaSecurity(Section):
     """Client secret; better given as VIGIL_BRIDGE__KAFKA__SECURITY__CLIENT_SECRET than in a file."""
     scope: str = ""
     """Scope of the token."""
+    oidc_ca_file: Path | None = None
+    """Certificates that the server of tokens is checked against; default the system's."""
+
+    @property
+    def encrypts(self) -> bool:
+        """Whether it is TLS."""
+        return self.protocol in ("ssl", "sasl_ssl")
+
+    @property
+    def identifies(self) -> bool:
+        """Whether we say who we are (SASL)."""
+        return self.protocol in ("sasl_plaintext", "sasl_ssl")
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> Self:
+        """Refuse what is incomplete, and what would be given and not used.
+
+        A secret that is missing is said where it is used: the site file of `vigil up`, with which any role can be run
+        by hand, holds none.
+        """
+        given = {name for name in self.model_fields_set if getattr(self, name) not in (None, "")}
+        for names, used, wanted in _USED_WITH:
+            idle = sorted(given & names)
+            if idle and not used(self):
+                raise ValueError(f"{', '.join(idle)}: only used with {wanted}; change that, or leave it out")
+        for names, used, wanted in _NEEDED_WITH:
+            missing = sorted(names - given)
+            if missing and used(self):
+                raise ValueError(f"{wanted} needs {' and '.join(missing)}: give it, or change that")
+        return self
+
+
+_Use = tuple[frozenset[str], Callable[[KafkaSecurity], bool], str]
+
+
+def _has_password(security: KafkaSecurity) -> bool:
+    return security.identifies and security.mechanism != "OAUTHBEARER"
+
+
+def _has_token(security: KafkaSecurity) -> bool:
+    return security.identifies and security.mechanism == "OAUTHBEARER"
+
+
+_TLS = "protocol ssl or sasl_ssl"
+_SASL = "protocol sasl_plaintext or sasl_ssl"
+_USED_WITH: tuple[_Use, ...] = (
+    (frozenset({"ca_file", "certificate", "key", "key_password"}), lambda security: security.encrypts, _TLS),
+    (frozenset({"mechanism"}), lambda security: security.identifies, _SASL),
+    (frozenset({"username", "password"}), _has_password, f"{_SASL} and mechanism PLAIN or SCRAM-SHA-..."),
+    (
+        frozenset({"oidc_url", "client_id", "client_secret", "scope", "oidc_ca_file"}),
+        _has_token,
+        f"{_SASL} and mechanism OAUTHBEARER",
+    ),
+)
+_NEEDED_WITH: tuple[_Use, ...] = (
+    (frozenset({"key"}), lambda security: security.certificate is not None, "certificate"),
+    (frozenset({"certificate"}), lambda security: security.key is not None, "key"),
+    (frozenset({"key"}), lambda security: security.key_password is not None, "key_password"),
+    (frozenset({"username"}), _has_password, "the mechanism"),
+    (frozenset({"oidc_url", "client_id"}), _has_token, "mechanism OAUTHBEARER"),
+)
 
 
 class CommandRule(Section):
@@ -128,6 +214,19 @@ class CommandSettings(Section):
     """Seconds that a node has for its answer."""
 
 
+class SchemaRegistrySettings(Section):
+    """A schema registry, as Confluent's is asked; Karapace and Apicurio answer the same questions."""
+
+    url: Annotated[str, AfterValidator(_check_registry_url)]
+    """Such as ``http://127.0.0.1:8081``."""
+    username: str | None = None
+    """User name, where it asks for one."""
+    password: SecretStr | None = None
+    """Password; better given as VIGIL_BRIDGE__KAFKA__SCHEMA_REGISTRY__PASSWORD than in a file."""
+    ca_file: Path | None = None
+    """Certificates that it is checked against; default the system's."""
+
+
 class KafkaSettings(Section):
     """The Kafka that escalations go to."""
 
@@ -140,8 +239,8 @@ class KafkaSettings(Section):
     """Topics in Kafka."""
     security: KafkaSecurity = KafkaSecurity()
     """How to be let in."""
-    schema_registry: str | None = None
-    """URL of a schema registry at which the schemas of all messages are registered at start; empty: none."""
+    schema_registry: SchemaRegistrySettings | None = None
+    """A schema registry at which the schemas of all messages are registered at start; empty: none."""
     evidence_inline_bytes_max: int = Field(default=400_000, ge=0, le=1_000_000)
     """Pictures of an escalation that are larger than this together go into `bridge.evidence_store`, where there is
     one, and the escalation says where."""
@@ -158,9 +257,9 @@ class RetentionSettings(Section):
     """How long the journal keeps what it has."""
 
     days: float = Field(default=90.0, gt=0, le=36_500)
-    """Older escalations and events are deleted."""
+    """What was stored longer ago is deleted."""
     bytes_max: int = Field(default=5_000_000_000, ge=10_000_000)
-    """Above this size of the file the oldest are deleted, events before escalations."""
+    """So large its file may be: the oldest are deleted in time, events before escalations."""
 
 
 class BridgeSettings(Section):
@@ -172,13 +271,16 @@ class BridgeSettings(Section):
     """The journal's file; default ``journal.db`` in the state folder."""
     retention: RetentionSettings = RetentionSettings()
     """How long the journal keeps what it has."""
+    drain_journal: bool = True
+    """Whether what the journal has goes into Kafka, once, when there is a Kafka."""
     forward: tuple[Forwarded, ...] = ("motion", "track", "clip")
     """What goes out besides escalations. Events (motion, track, clip) have receipts as escalations have; ``state`` and
     ``health`` go into Kafka only, the latest of each."""
     evidence_store: str | None = None
     """Where large pictures of escalations go: a folder or s3://BUCKET/PATH (also gs://, az://); empty: nowhere."""
     shards: int = Field(default=1, ge=1, le=64)
-    """Parts into which the cameras are split for the bridges of one Kafka. The same number in all of them."""
+    """Parts into which the cameras are split for the bridges of one Kafka. The same number in all of them. In the mode
+    ``exactly-once`` change it only while no outbox waits: what was written is remembered by shard."""
 
 
 class HomeAssistantSettings(Section):
@@ -203,13 +305,15 @@ class MetricsSettings(Section):
     """First TCP port: each role serves ``/metrics`` on one of its own from here on (`vigil metrics` lists them); empty:
     none does."""
     host: str = "127.0.0.1"
-    """Address to listen on."""
+    """Address to listen on. Whoever reaches it may read: give one of a network that you trust, never the internet's."""
 
 
 class TracingSettings(Section):
     """Traces from capture to Kafka's word, for OpenTelemetry."""
 
-    endpoint: str | None = None
-    """Where spans go (OTLP over HTTP), such as ``http://127.0.0.1:4318``; empty: nowhere."""
+    endpoint: Annotated[str, AfterValidator(_check_collector)] | None = None
+    """Where spans go (OTLP over HTTP), such as ``http://127.0.0.1:4318``; empty: nowhere. What a collector wants to
+    know of who we are stands in OTEL_EXPORTER_OTLP_HEADERS of the environment."""
     share: Fraction = 1.0
-    """Share of the frames that are traced; those of an escalation always are."""
+    """Share of the frames that are traced. An escalation always is, from its picture's capture on: each process keeps
+    the last 2,048 that were not drawn, and the node of a camera hears of its escalations within about a second."""

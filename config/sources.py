@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeGuard, cast, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Tag, ValidationError
+from pydantic import BaseModel, SecretStr, Tag, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
@@ -20,7 +20,15 @@ from config.rules import OnTheGroundRule
 from config.secrets import has_secret, is_readable_by_others, is_secret_name, mask_uri
 from config.settings import Settings
 
-__all__ = ["check_settings", "explain_camera", "exposes_secrets", "layered", "load_settings"]
+__all__ = [
+    "check_settings",
+    "explain_camera",
+    "exposes_secrets",
+    "layered",
+    "load_settings",
+    "secrets_in",
+    "variable_of",
+]
 
 
 def load_settings(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -118,6 +126,23 @@ def _read_environment() -> dict[str, Any]:
     except SettingsError as error:
         # Raised for a variable of a whole section; its text names the field, its cause has the value.
         raise ConfigError(f"{error}: give each setting a variable of its own, such as VIGIL_BUS__URL") from None
+
+
+def variable_of(place: Sequence[str]) -> str:
+    """The variable of the environment that a setting is read from."""
+    return f"VIGIL_{'__'.join(place)}".upper()
+
+
+def secrets_in(section: BaseModel, place: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:
+    """The passwords and the like that the settings hold, by place."""
+    found: dict[tuple[str, ...], str] = {}
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, SecretStr):
+            found[*place, name] = value.get_secret_value()
+        elif isinstance(value, BaseModel):
+            found |= secrets_in(value, (*place, name))
+    return found
 
 
 def exposes_secrets(file: Path) -> bool:

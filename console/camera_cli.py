@@ -62,6 +62,7 @@ def set_(load: SettingsLoader, *, camera: str, name: str, value: str, wait_s: fl
     sensitivity  0 (least) to 1 (most), auto
     snapshot     leaves a picture at the broker
     clip         the last N seconds, or START/END; delivered, and its place printed
+    drill        raises a fake alarm with the camera's picture: info, warning or critical
 
     \b
     Examples:

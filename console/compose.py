@@ -19,6 +19,7 @@ from broker.topics import CAMERA_FRAME
 from config import ConfigError, service
 from config.files import write_atomically
 from config.settings import BrokerSettings, CameraSettings, DetectorSettings, Settings, default_state_dir
+from config.sources import secrets_in, variable_of
 
 __all__ = [
     "DEFAULT_CAMERA",
@@ -36,9 +37,6 @@ DEFAULT_CAMERA = "street"
 DEMONSTRATION_COOLDOWN_S = 4.0
 _DEFAULT_BUS_URL = "mqtt://127.0.0.1:1883"
 _EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - addresses that are looked up
-_SECRETS = frozenset({"VIGIL_BUS__PASSWORD"})
-"""What goes to the roles by environment, not on their command lines, which every user reads with `ps`: Linux shows
-``/proc/PID/environ`` to the process's own user and to root only, who can read its memory and its files as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,11 +252,16 @@ def reachable(host: str) -> str:
 def write_site_file(plan: Plan, path: Path) -> None:
     """Write the settings of the roles, for their owner's eyes only: sources of cameras may hold logins.
 
-    The bus password is not in it; it goes by :func:`role_environment`.
+    Passwords and the like are not in it; they go by :func:`role_environment`.
 
     Any role can be run by hand with it: ``vigil --config PATH edge``.
     """
-    document = plan.settings.model_dump(mode="json", exclude_defaults=True, exclude={"bus": {"password"}})
+    document = plan.settings.model_dump(mode="json", exclude_defaults=True)
+    for *sections, name in secrets_in(plan.settings):
+        section = document
+        for part in sections:
+            section = section[part]
+        del section[name]
     document |= {
         "site": plan.settings.site,
         "node": plan.settings.node,
@@ -273,15 +276,14 @@ def role_environment(settings: Settings, environment: Mapping[str, str] = os.env
     """The environment of the roles.
 
     Settings in it are left out, because they are in the site file already and would go above it; secrets are put in,
-    because they are not. systemd watches the process that it started, not the roles.
+    because they are not: a command line every user reads with `ps`, while Linux shows ``/proc/PID/environ`` to the
+    process's own user and to root only, who can read its memory and its files as well. systemd watches the process that
+    it started, not the roles.
     """
     fields = {f"VIGIL_{name}".upper() for name in Settings.model_fields}
     kept = {
         name: value
         for name, value in environment.items()
-        if name.upper().partition("__")[0] not in fields
-        and name.upper() not in {*_SECRETS, "VIGIL_CONFIG", *service.ENVIRONMENT}
+        if name.upper().partition("__")[0] not in fields and name.upper() not in {"VIGIL_CONFIG", *service.ENVIRONMENT}
     }
-    if settings.bus.password is not None:
-        kept["VIGIL_BUS__PASSWORD"] = settings.bus.password.get_secret_value()
-    return kept
+    return kept | {variable_of(place): secret for place, secret in secrets_in(settings).items()}

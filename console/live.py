@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from broker import Delivery, Frame
-from broker.messages import CameraState, Detections, Escalation, MotionEvent, Receipt
+from broker.messages import CameraState, Detections, Escalation, MotionEvent, Receipt, Receipts
 from broker.topics import CAMERA_FRAME, CAMERA_MOTION_ACTIVE
 
 __all__ = ["EscalationCard", "LiveFeed", "Missed", "PageMailbox"]
@@ -210,8 +210,9 @@ class LiveFeed:
             self.spread("motion_active", camera=delivery.topic.camera, active=content == "ON")
         elif isinstance(content, Escalation):
             self._on_escalation(delivery.topic.camera, content)
-        elif isinstance(content, Receipt):
-            self._on_receipt(content)
+        elif isinstance(content, Receipts):
+            for receipt in content.receipts:
+                self._on_receipt(receipt)
 
     def frame(self, camera: str) -> bytes | None:
         """The last picture of a camera."""

@@ -26,6 +26,7 @@ from broker.messages import (
     NodeHealth,
     NodeStatus,
     Receipt,
+    Receipts,
     Reject,
 )
 from broker.topics import CAMERA_FRAME, CAMERA_MOTION_ACTIVE, origin_of
@@ -265,8 +266,9 @@ class MeshView:
                     self._fold_camera(camera, delivery, now_s)
             elif isinstance(content, NodeStatus | NodeHealth):
                 self._fold_role(delivery.topic.params["node"], delivery.topic.params["role"], content)
-            elif isinstance(content, Receipt):
-                self._fold_receipt(content)
+            elif isinstance(content, Receipts):
+                for receipt in content.receipts:
+                    self._fold_receipt(receipt)
             elif isinstance(content, Reject):
                 self._fold_reject(delivery.topic.params["origin"], content)
             return True

@@ -28,6 +28,7 @@ from broker.messages import (
     NodeHealth,
     NodeStatus,
     Receipt,
+    Receipts,
     Reject,
     Reply,
     WorkerBeat,
@@ -178,9 +179,13 @@ def _(message: Escalation) -> str:
 
 
 @_words.register
-def _(message: Receipt) -> str:
-    again = ", again" if message.repeated else ""
-    return f"{message.event_id} in {message.location} after {message.latency_ms:.1f} ms{again}"
+def _(message: Receipts) -> str:
+    return ", ".join(_receipt_words(receipt) for receipt in message.receipts)
+
+
+def _receipt_words(receipt: Receipt) -> str:
+    again = ", again" if receipt.repeated else ""
+    return f"{receipt.event_id} in {receipt.location} after {receipt.latency_ms:.1f} ms{again}"
 
 
 @_words.register

@@ -14,7 +14,8 @@ import msgspec
 from broker import Delivery, listen
 from broker.assignment import Assignment, Worker, assign, obstacle
 from broker.messages import CameraState, ScoredCamera, WorkerBeat, WorkerStatus
-from broker.pool import BEAT_INTERVAL_S, POOL_TOPICS, Peer, Pool, demand_of, is_wanted
+from broker.peers import BEAT_INTERVAL_S
+from broker.pool import POOL_TOPICS, Pool, WorkerPeer, demand_of, is_wanted
 from config import TransientError, configure_logging
 from config.durations import format_duration
 from config.text import printable
@@ -102,7 +103,7 @@ def report(pool: Pool, now: datetime) -> PoolReport:
     )
 
 
-def _worker_row(name: str, status: WorkerStatus, peer: Peer, pool: Pool, now: datetime) -> WorkerRow:
+def _worker_row(name: str, status: WorkerStatus, peer: WorkerPeer, pool: Pool, now: datetime) -> WorkerRow:
     state: str = status.state
     if state != "offline" and (peer.away or peer.beat is None):
         state = "offline" if peer.away else "silent"

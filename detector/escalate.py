@@ -141,6 +141,21 @@ class Escalator:
             self.raised += 1
             self._log.info("escalation.raised", camera=camera, event_id=event_id, rule=raised.escalation.rule)
             self._unshown.append(raised)
+            self._trace(raised.escalation, event_id)
+
+    def _trace(self, raised: Escalation, event_id: str) -> None:
+        tracer = self._bus.tracer
+        if tracer.on:
+            tracer.note(
+                "escalate",
+                raised.camera,
+                raised.captured_at,
+                started_at=raised.raised_at,
+                of=event_id,
+                parent=("score", self._bus.origin),
+                keep=True,
+                attributes={"vigil.event_id": event_id, "vigil.rule": raised.rule, "vigil.severity": raised.severity},
+            )
 
     def show(self) -> None:
         """Keep the pictures of what was raised at the broker.

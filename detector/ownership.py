@@ -16,8 +16,10 @@ from typing import Literal, Protocol
 
 from broker import Bus, Content, Delivery, Figures
 from broker.assignment import Demand, assign, obstacle
+from broker.heartbeat import Heartbeat
 from broker.messages import CameraOwner, ModelRef, ScoredCamera, WorkerBeat, WorkerStatus
-from broker.pool import BEAT_INTERVAL_S, BEAT_LOST_S, POOL_TOPICS, Pool
+from broker.peers import BEAT_INTERVAL_S
+from broker.pool import POOL_TOPICS, Pool
 from broker.topics import CAMERA_OWNER, NODE_WORKER, NODE_WORKER_BEAT
 from config import Clock, Supervised, SystemClock, get_logger
 from detector.claims import Claims, Holding
@@ -28,10 +30,6 @@ _TICK_S = 0.25
 """How soon silence is noticed once it is long enough."""
 _SETTLE_S = 0.5
 """How long a new connection is listened to before anything is claimed, where there are other workers."""
-_STOOD_STILL_S = 2.0
-"""Between two of our own beats that come back: the bus, or this process, was frozen meanwhile."""
-_BEATS_KEPT = 100
-"""Beats on their way whose time of sending is remembered."""
 _CAMERAS_MAX = 1000
 """As many as a worker knows."""
 
@@ -177,14 +175,8 @@ class Ownership:
         self._on_claim: Callable[[str], None] = _pass
         self._state: Literal["online", "draining", "offline"] = "online"
         self._said: WorkerStatus | None = None
-        self._seq = 0
-        self._sent_s: dict[int, float] = {}
-        self._beat_s = float("-inf")
+        self._heartbeat = Heartbeat(self._pool)
         self._report_s = float("-inf")
-        self._lease_s = self._echoed_s = float("-inf")
-        self._answered_seq = 0
-        self._connections = 0
-        self._settled_s = float("inf")
         self._scores: Mapping[str, CameraScores] = {}
         self._orphans: tuple[str, ...] = ()
         self._squeezed: tuple[str, ...] = ()
@@ -210,7 +202,7 @@ class Ownership:
     def epoch(self, camera: str) -> int | None:
         """The epoch under which a camera is this worker's; None when it is not, or its beats do not come back."""
         holding = self._claims.held.get(camera)
-        if holding is None or self._clock.monotonic_s() - self._lease_s > BEAT_LOST_S:
+        if holding is None or not self._heartbeat.is_leased(self._clock.monotonic_s()):
             return None
         return holding.epoch
 
@@ -261,7 +253,7 @@ class Ownership:
                 self._scores = self._scored()
                 self._say_status()
                 self._beat()
-            elif self._pool.is_overdue(now_s) or self._settled_s <= now_s < self._settled_s + 2 * _TICK_S:
+            elif self._heartbeat.is_due(now_s, 2 * _TICK_S):
                 self._beat()
         self._clock.wait(self._stop, _TICK_S)
 
@@ -284,15 +276,12 @@ class Ownership:
             self._bus.publish(NODE_WORKER.at(self._bus.site, **self._place), status)
 
     def _beat(self) -> None:
-        self._beat_s = self._clock.monotonic_s()
-        self._seq += 1
-        self._sent_s[self._seq] = self._beat_s
-        self._sent_s.pop(self._seq - _BEATS_KEPT, None)
+        seq = self._heartbeat.next_seq(self._clock.monotonic_s())
         cameras = {
             camera: _scored_camera(holding, self._scores.get(camera, CameraScores()))
             for camera, holding in self._claims.held.items()
         }
-        beat = WorkerBeat(worker=self._bus.origin, seq=self._seq, at=self._clock.now(), cameras=cameras)
+        beat = WorkerBeat(worker=self._bus.origin, seq=seq, at=self._clock.now(), cameras=cameras)
         self._bus.publish(NODE_WORKER_BEAT.at(self._bus.site, **self._place), beat)
 
     # --- facts and decisions, on the bus's thread --------------------------------------------------------------------
@@ -307,35 +296,25 @@ class Ownership:
                 self._on_owner(delivery.topic.camera, delivery.content, now_s)
             elif spec is NODE_WORKER_BEAT and delivery.topic.params == self._place:
                 self._on_echo(delivery.content, now_s)
-            if changed and self._answered_seq == self._seq:
+            if changed and self._heartbeat.is_answered:
                 self._beat()  # else the answer that is on its way comes after this fact, and decides
 
     def _notice_connection(self, now_s: float) -> None:
-        connections = self._bus.connections
-        if connections == self._connections:
+        is_first = not self._heartbeat.connections
+        if not self._heartbeat.notice(self._bus.connections, now_s):
             return
-        if self._connections:
-            self._pool.connected(now_s)
+        if not is_first:
             self._claims.reconnected()
-        self._connections = connections
-        self._settled_s = float("inf")
         self._told.clear()
-        self._answered_seq = self._seq  # beats of the connection before are lost
         self._beat()
 
     def _on_echo(self, beat: Content, now_s: float) -> None:
-        sent_s = self._sent_s.get(beat.seq) if isinstance(beat, WorkerBeat) else None
-        if sent_s is None or not isinstance(beat, WorkerBeat):
+        silent = self._heartbeat.answer(beat.seq, now_s) if isinstance(beat, WorkerBeat) else None
+        if silent is None:
             return
-        if now_s - self._echoed_s > _STOOD_STILL_S:
-            self._pool.resumed(now_s)
-        self._lease_s, self._echoed_s, self._answered_seq = sent_s, now_s, beat.seq
-        self._pool.confirm()
-        for name in self._pool.judge(now_s):
+        for name in silent:
             self._log.warning("detector.peer_silent", worker=name)
-        if self._settled_s == float("inf"):
-            self._settled_s = now_s + (_SETTLE_S if self._pool.others() else 0.0)
-        if now_s >= self._settled_s:
+        if self._heartbeat.settle(now_s, _SETTLE_S if self._pool.others() else 0.0):
             self._decide(now_s)
 
     def _decide(self, now_s: float) -> None:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice, takewhile
 
+from broker import Distribution
 from config import Clock, Supervised, TransientError
 from detector.backends import Backend
 from detector.batching import BatchTimes, batch_size
@@ -47,6 +48,7 @@ class Pipeline:
     Attributes:
         batches: inferences that succeeded.
         failed: frames of inferences that failed.
+        inference: how long those that succeeded took.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Pipeline:
         self._unpublished: deque[Scored] = deque()
         self.batches = 0
         self.failed = 0
+        self.inference = Distribution()
         self._stops = [threading.Event() for _ in range(3)]
         steps = {"prepares": self._prepare_once, "infers": self._infer_once, "publishes": self._publish_once}
         self._threads = [
@@ -155,6 +158,7 @@ class Pipeline:
             raise
         took_s = self._clock.monotonic_s() - started_s
         self._times_of(backend).note(len(pictures), took_s)
+        self.inference.note(took_s)
         self._ahead = self._useful_batch(backend)
         self.batches += 1
         inference = Inference(started_at, round(took_s * 1000, 3), len(batch))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from broker import Bus
+from broker import Bus, Distribution
 from broker.messages import Detection, Detections
 from broker.topics import CAMERA_DETECTIONS
 from config import Clock, TransientError
@@ -48,6 +48,8 @@ class Publisher:
         handed_over: of these, those of cameras that were given away meanwhile: they belong to no object or rule.
         unreadable: frames of which nobody knows what the model said.
         rules_paused: frames of which no rule was asked, since what it says could not be kept.
+        frame_age: how old frames were when their scores went out.
+        escalated: how long after a frame had come its escalations were raised.
     """
 
     def __init__(
@@ -80,6 +82,8 @@ class Publisher:
         self.handed_over = 0
         self.unreadable = 0
         self.rules_paused = 0
+        self.frame_age = Distribution()
+        self.escalated = Distribution()
 
     def flush(self) -> None:
         """Hand over what was held back."""
@@ -113,6 +117,22 @@ class Publisher:
         camera = scored.readable.arrival.camera
         self._bus.publish(CAMERA_DETECTIONS.at(self._bus.site, camera=camera), self._message(scored, detections))
         self.scored += 1
+        tracer, arrival = self._bus.tracer, scored.readable.arrival
+        if tracer.on:
+            tracer.note(
+                "score",
+                camera,
+                arrival.frame.meta.captured_at,
+                started_at=arrival.received_at,
+                of=self._bus.origin,
+                parent=("capture", ""),
+                attributes={
+                    "vigil.frame_seq": arrival.frame.meta.seq,
+                    "vigil.model": scored.readable.backend.model.name,
+                    "vigil.infer_ms": scored.inference.took_ms,
+                    "vigil.detections": len(detections),
+                },
+            )
 
     def _tell(self, watched: WatchedCamera, scored: Scored, found: tuple[Detection, ...]) -> None:
         arrival, model = scored.readable.arrival, scored.readable.backend.model
@@ -122,9 +142,12 @@ class Publisher:
         look = watched.watch.look(meta, found, ask_rules=ask_rules)
         watched.seen_s, watched.tracks = meta.captured_at.timestamp(), watched.watch.tracks
         self._publish_scores(scored, look.detections)
-        self._tallies.scored(camera, arrival.age_s(self._clock.monotonic_s()))
+        age_s = arrival.age_s(self._clock.monotonic_s())
+        self._tallies.scored(camera, age_s)
+        self.frame_age.note(age_s)
         for firing in look.firings:
             self._escalator.escalate(firing, arrival.frame, model, picture=scored.readable.picture)
+            self.escalated.note(self._clock.monotonic_s() - arrival.received_s)
             self._on_firing(camera)
         # After it: what another worker goes on with never says of an escalation that is not on the disk yet.
         self._reports.report(watched.watch, look, meta, model)

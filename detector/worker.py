@@ -169,6 +169,11 @@ class Worker:
                 **owned.counts,
                 **{f"frames_dropped.{camera}": count for camera, count in by_camera},
             },
+            distributions={
+                "frame_age": publisher.frame_age,
+                "inference": pipeline.inference,
+                "score_to_escalation": publisher.escalated,
+            },
         )
 
     # --- on the bus's thread ------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from config import Clock, VigilError, get_logger
 from config.cameras import CameraSettings
 from config.secrets import mask_uri
 from config.settings import Settings
+from edge.drills import Drills
 from edge.frames import FrameSender
 from edge.main_stream import MainStream, OpenPackets
 from edge.motion.trend import Trend
@@ -28,7 +29,7 @@ from edge.snapshots import SnapshotDesk
 from edge.state import StateReport
 from edge.wanted import Wanted, decide
 from edge.watch import CameraFigures, OpenSource, Vitals, Voice, Watch, Watched
-from edge.wishes import Change, CutClip, TakeSnapshot, Wish, Zoom
+from edge.wishes import Change, CutClip, RaiseDrill, TakeSnapshot, Wish, Zoom
 
 if TYPE_CHECKING:
     from broker import Delivery
@@ -110,8 +111,10 @@ class Camera:
                 node=node,
                 quality=settings.jpeg_quality,
                 age_max_s=_frame_age_max_s(around.settings),
+                clock=around.clock,
             ),
         )
+        self._drills = Drills(around.bus, name, clock=around.clock)
         self._commanded = around.remembered.commanded(name)
         self._zoom_until: datetime | None = None
         self._recorder: CameraRecorder | None = None
@@ -205,6 +208,9 @@ class Camera:
                 answer(Answer(self.properties()))
             case TakeSnapshot():
                 self._take_snapshot(answer)
+            case RaiseDrill(severity):
+                seen = self.voice.state.now.state == "online" and not self._wanted.privacy
+                self._drills.ask(severity, answer, with_picture=seen)
             case CutClip():
                 self._cut_clip(wish, correlation_id, answer)
 
@@ -243,9 +249,12 @@ class Camera:
 
     def _on_escalation(self, delivery: Delivery) -> None:
         """Runs on the bus's thread."""
-        recorder = self._recorder
-        if recorder is not None and isinstance(delivery.content, Escalation):
-            recorder.escalation(delivery.content)
+        escalation, recorder = delivery.content, self._recorder
+        if not isinstance(escalation, Escalation):
+            return
+        self._around.bus.tracer.keep(self.name, escalation.captured_at)
+        if recorder is not None:
+            recorder.escalation(escalation)
 
     def note_registry(self, trouble: str | None) -> None:
         """Say what is wrong with what the site says of this camera, or that nothing is."""
@@ -279,7 +288,9 @@ class Camera:
         elif self._watch is None and not self._is_stuck():
             self._look()
         self._notice_hanging()
-        self._snapshots.give_up(self._around.clock.monotonic_s())
+        now_s = self._around.clock.monotonic_s()
+        self._snapshots.give_up(now_s)
+        self._drills.give_up(now_s)
         recording, trouble = self._recording_state(wanted)
         self.voice.state.note("recording", trouble)
         self.voice.state.say(
@@ -405,6 +416,8 @@ class Camera:
                 recorder=self._recorder,
                 packets_here=self.settings.sub_source is None and not self._privacy.alters,
                 snapshots=self._snapshots,
+                drills=self._drills,
+                evidence_bytes_max=around.settings.detector.evidence_bytes_max,
                 figures=self.figures,
                 trend=self._trend,
                 vitals=around.vitals,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from broker import Bus, Delivery, Figures
+from broker import Bus, Delivery, Distribution, Figures
 from broker.messages import CameraDocument, CameraHealth, Command, CommandValue
+from broker.standing import STANDING_ORDERS
 from broker.topics import REGISTRY_CAMERA
 from config import BadPayloadError, ConfigError, PermanentError, Supervised, VigilError, get_logger
 from config.cameras import CameraSettings
@@ -113,6 +114,7 @@ class Node:
                 "orders": self._orders.taken,
                 "sources_opened": sum(f.opened for f in figures),
             },
+            distributions={"capture_to_publish": Distribution.sum(v.frames.published for v in voices)},
         )
 
     def health(self) -> dict[str, CameraHealth]:
@@ -225,7 +227,9 @@ class Node:
                 value = CommandValue(value=arguments.get("value", ""))
                 self._set(order, arguments.get("camera", ""), arguments.get("property", ""), value)
             case _:
-                raise BadPayloadError(f"there is no order {command.name[:64]!r}; known are {', '.join(COMMANDS)}")
+                raise BadPayloadError(
+                    f"there is no order {command.name[:64]!r}; known are {', '.join((*COMMANDS, *STANDING_ORDERS))}"
+                )
 
     def _find(self, name: str | None) -> Camera:
         camera = self._cameras.get(name or "")

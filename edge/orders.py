@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from broker import Bus, Delivery
 from broker.messages import Command, CommandValue, Reply
+from broker.standing import STANDING_ORDERS
 from broker.topics import CAMERA_SET, NODE_COMMAND, NODE_REPLY
 from config import BadPayloadError, TransientError, get_logger
 
@@ -99,6 +100,8 @@ class OrderBook:
         content, topic = delivery.content, delivery.topic
         if not isinstance(content, Command | CommandValue):
             return
+        if isinstance(content, Command) and content.name in STANDING_ORDERS:
+            return  # every process answers those by itself
         if delivery.retained:
             # It would be carried out again at each connection, for ever.
             self._bus.reject(str(topic), "an order must not be retained: send it without", len(delivery.payload))

@@ -139,7 +139,13 @@ class _Edge:
         )
         self._node = Node(around, role=role, on_fatal=on_fatal, file=file, adopts=adopts)
         self._presence = Presence(
-            bus, settings, role, figures=self._figures, machine=self._machine.figures, clock=clock
+            bus,
+            settings,
+            role,
+            figures=self._figures,
+            machine=self._machine.figures,
+            takes_orders=True,
+            clock=clock,
         )
         self._service = Service(self._in_a_line, clock=clock)
 
@@ -186,6 +192,7 @@ def _together(*parts: Figures) -> Figures:
         whole.drops.update(part.drops)
         whole.counts.update(part.counts)
         whole.cameras.update(part.cameras)
+        whole.distributions.update(part.distributions)
     return whole
 
 
@@ -195,4 +202,9 @@ def _of_scorer(figures: Figures) -> Figures:
     def named(numbers: dict[str, int]) -> dict[str, int]:
         return {f"scorer_{name}": count for name, count in numbers.items()}
 
-    return Figures(queues=named(figures.queues), drops=named(figures.drops), counts=named(figures.counts))
+    return Figures(
+        queues=named(figures.queues),
+        drops=named(figures.drops),
+        counts=named(figures.counts),
+        distributions=figures.distributions,
+    )

@@ -13,6 +13,7 @@ from broker.messages import MotionEvent
 from config import Backoff, Clock, PermanentError, Supervised, VigilError, get_logger
 from config.cameras import CameraSettings
 from config.supervise import beat
+from edge.drills import Drills
 from edge.frames import FrameSender, Sight
 from edge.modes import FrameGate, Movement, MovementStep, frames_per_s, keyframes_suffice
 from edge.motion.detector import MotionDetector, MotionResult
@@ -120,6 +121,8 @@ class Watched:
         recorder: where it is recorded; None where nothing can be.
         packets_here: whether the recorder wants the coded pictures of this very source.
         snapshots: who waits for one.
+        drills: fake alarms that wait for a picture,
+        evidence_bytes_max: of at most this size.
         figures: what it has done.
         trend: how much moved in the last hours.
         vitals: how the machine is.
@@ -136,6 +139,8 @@ class Watched:
     recorder: Recorder | None
     packets_here: bool
     snapshots: SnapshotDesk
+    drills: Drills
+    evidence_bytes_max: int
     figures: CameraFigures
     trend: Trend
     vitals: Vitals
@@ -316,6 +321,9 @@ class Watch:
             trouble = camera.voice.frames.snapshot(shown, sight, height_px=settings.zoom_height_px)
             result = {"captured_at": shown.captured_at.isoformat(), "seq": str(sight.seq)}
             camera.snapshots.taken(now_s, result=result, trouble=trouble)
+        if camera.drills.waiting:
+            picture = camera.voice.frames.evidence(shown, sight, bytes_max=camera.evidence_bytes_max)
+            camera.drills.show(picture, seq=sight.seq)
 
     def _withhold(self, reason: str) -> None:
         self.camera.voice.state.note("frames", None if self.camera.wanted().privacy else reason)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from config import BadPayloadError
+from edge.drills import SEVERITIES, Severity
 
-__all__ = ["PROPERTIES", "Change", "CutClip", "TakeSnapshot", "Value", "Wish", "Zoom", "read_wish"]
+__all__ = ["PROPERTIES", "Change", "CutClip", "RaiseDrill", "TakeSnapshot", "Value", "Wish", "Zoom", "read_wish"]
 
 Value = str | bool | float | int
 _CLIP_MAX_S = 3600.0
@@ -56,7 +57,14 @@ class CutClip:
     end: datetime
 
 
-Wish = Change | Zoom | TakeSnapshot | CutClip
+@dataclass(frozen=True, slots=True)
+class RaiseDrill:
+    """A fake alarm, marked as such."""
+
+    severity: Severity
+
+
+Wish = Change | Zoom | TakeSnapshot | CutClip | RaiseDrill
 
 
 def read_wish(name: str, value: Value, now: datetime) -> Wish:
@@ -118,6 +126,13 @@ def _snapshot(value: Value, now: datetime) -> Wish:
     return TakeSnapshot()
 
 
+def _drill(value: Value, now: datetime) -> Wish:
+    del now
+    # Whoever asks wants one, whatever he writes; a button always writes the same.
+    word = _word(value)
+    return RaiseDrill(next((severity for severity in SEVERITIES if severity == word), SEVERITIES[0]))
+
+
 def _clip(value: Value, now: datetime) -> Wish:
     start, end = _interval(value) if "/" in str(value) else _last_seconds(value, now)
     if start >= now or end <= start:
@@ -172,6 +187,7 @@ _READERS: dict[str, Callable[[Value, datetime], Wish]] = {
     "sensitivity": _sensitivity,
     "snapshot": _snapshot,
     "clip": _clip,
+    "drill": _drill,
 }
 PROPERTIES = tuple(_READERS)
 """What a camera can be told, as the topic names it."""

@@ -13,6 +13,7 @@ import click
 from broker.authority import Authority, names_of_this_machine
 from broker.certs import fingerprint, read_certificate
 from broker.members import ca_folder
+from broker.scrape import scraped
 from config import stop_on_signals
 from config.settings import Settings
 from fleet.server import EnrolmentServer, announced
@@ -138,7 +139,7 @@ def serve(load: Load, host: str, port: int) -> None:
     server = EnrolmentServer(Authority(folder), settings.broker, host=host, port=port)
     stop = threading.Event()
     stop_on_signals(stop)
-    with announced(folder, server.port):
+    with scraped(settings, "fleet"), announced(folder, server.port):
         server.start()
         stop.wait()
         server.close()

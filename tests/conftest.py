@@ -36,6 +36,8 @@ __all__ = [
 ]
 
 _ROOT = Path(__file__).parents[1]
+_SERVERS = {"homeassistant": "homeassistant", "kafka": "kafka", "kafka_server": "kafka", "mosquitto": "mosquitto"}
+"""Markers by fixture."""
 
 # The same examples in every run, and no judgement on their time: a run fails for a reason, never by chance.
 hypothesis.settings.register_profile("short", max_examples=50, derandomize=True, deadline=None)
@@ -51,8 +53,8 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the tests that ask for a server, so that `-m "not kafka"` leaves them out."""
     for item in items:
-        for server in {"kafka", "mosquitto"}.intersection(getattr(item, "fixturenames", ())):
-            item.add_marker(server)
+        for fixture in _SERVERS.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(_SERVERS[fixture])
     if is_worker(config):
         items.sort(key=comes_last)
 
@@ -85,11 +87,12 @@ def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
 
 @pytest.fixture(scope="session")
 def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
-    """The session's Kafka, for a test that kills it; it leaves it running."""
+    """The session's Kafka, for a test that kills it (it leaves it running), or that comes through one of its other
+    doors (`security`) or takes rights away (`deny`)."""
     reason = why_no_kafka()
     if reason is not None:
         pytest.skip(reason)
-    with KafkaServer(tmp_path_factory.mktemp("kafka")) as server:
+    with KafkaServer(tmp_path_factory.mktemp("kafka"), secured=True) as server:
         yield server
 
 

@@ -16,10 +16,12 @@ from functools import partial
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from bridge.kafka.client import client_config, error_of
-from bridge.kafka.records import headers_of, key_of, topic_of
-from bridge.kafka.topics import MESSAGE_BYTES_MAX, ensure_topic
+from bridge.kafka.dead_letters import RECORD_ERRORS, TOPIC_ERRORS, DeadLetters, Letter, leading
+from bridge.kafka.records import kafka_record, topic_of
+from bridge.kafka.topics import MESSAGE_BYTES_MAX, TopicBook
 from bridge.ledger import Ledger
 from bridge.sink import ESCALATIONS, EVENTS, OnStored, Record, StoredAt
+from broker import Distribution
 from broker.topics import TopicSpec
 from config import Backoff, Clock, PermanentError, Supervised, SystemClock, TransientError, get_logger
 from config.settings import KafkaSettings
@@ -31,18 +33,6 @@ _QUEUE_KIB = 65_536
 """Small: a full producer is what lets the bus wait."""
 _POLL_S = 0.1
 _RENEW_S = 5.0
-_RECORD_ERRORS = frozenset(
-    {
-        KafkaError.MSG_SIZE_TOO_LARGE,
-        KafkaError.RECORD_LIST_TOO_LARGE,
-        KafkaError.INVALID_MSG,
-        KafkaError.INVALID_MSG_SIZE,
-        KafkaError.INVALID_RECORD,
-        KafkaError.INVALID_TIMESTAMP,
-        KafkaError._INVALID_ARG,  # noqa: SLF001 - librdkafka's own codes begin with an underscore
-    }
-)
-"""Errors of a record, which it will always meet. All others are of the cluster and may be cured."""
 _PRODUCER_GONE = frozenset({KafkaError._FATAL, KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001
 
 
@@ -57,6 +47,7 @@ class KafkaSink:
         site: the site whose messages these are.
         ledger: remembers what was delivered.
         events: lines of the contract that come besides escalations.
+        reported: counts how long Kafka takes for each record.
         clock: time.
         on_fatal: called with the error after which nothing more can be reported.
     """
@@ -70,17 +61,18 @@ class KafkaSink:
         site: str,
         ledger: Ledger,
         events: Sequence[TopicSpec] = EVENTS,
+        reported: Distribution | None = None,
         clock: Clock | None = None,
         on_fatal: Callable[[Exception], None] | None = None,
     ) -> None:
         self._settings = settings
         self._ledger = ledger
-        self._lines: dict[str, tuple[TopicSpec, ...]] = {}
-        for spec in (*ESCALATIONS, *events):
-            topic = topic_of(settings.topics, spec.name, site, "")
-            self._lines[topic] = (*self._lines.get(topic, ()), spec)
+        self._dead_letters = DeadLetters(settings, ledger, clock=clock)
+        self._refused_since_s: dict[str, float] = {}
+        self._reported = reported or Distribution()
+        self._book = TopicBook(settings, site=site, lines=(*ESCALATIONS, *events))
         self._clock: Clock = clock or SystemClock()
-        self._log = get_logger(bootstrap=settings.bootstrap, topics=list(self._lines))
+        self._log = get_logger(bootstrap=settings.bootstrap)
         self._lock = threading.Lock()
         self._producer: Producer | None = None
         self._broken: str | None = None
@@ -104,8 +96,7 @@ class KafkaSink:
         """
         self._on_stored = on_stored
         self._ledger.open()
-        for topic, lines in self._lines.items():
-            ensure_topic(self._settings, topic, lines)
+        self._book.ensure()
         self._producer = self._make_producer()
         self._log.info("kafka.ready")
         self._thread.start()
@@ -114,21 +105,26 @@ class KafkaSink:
         """Hand records to the producer; those that were delivered before are reported at once.
 
         Raises:
-            TransientError: the ledger cannot be read now.
+            TransientError: the ledger cannot be read now, or a camera's topic not be made.
             PermanentError: the ledger is damaged.
         """
         if not self._has_room():
             return 0
+        unreadable = leading(records, is_readable=False)
+        if unreadable:
+            self._on_stored(self._dead_letters.put_unreadable(unreadable))
+            return len(unreadable)
+        records = leading(records, is_readable=True)
+        self._book.prepare(records)
         known = self._ledger.known(records)
         taken = 0
         with self._lock:
             for record in records:
-                if record.key not in known and not self._produce(record):
+                if not (known and record.key in known) and not self._produce(record):
                     break
                 taken += 1
-        repeated = [(record, known[record.key]) for record in records[:taken] if record.key in known]
-        if repeated:
-            self._on_stored(repeated)
+        if known:
+            self._on_stored([(record, known[record.key]) for record in records[:taken] if record.key in known])
         return taken
 
     def gaps(self) -> Counter[tuple[str, str]]:
@@ -144,6 +140,7 @@ class KafkaSink:
                 self._settle()
             except (TransientError, PermanentError) as error:
                 self._log.warning("kafka.unsettled", error=str(error))
+        self._dead_letters.close()
         self._ledger.close()
 
     # --- out ---------------------------------------------------------------------------------------------------
@@ -156,6 +153,7 @@ class KafkaSink:
                 "acks": "all",
                 "delivery.timeout.ms": 0,  # for ever: the record waits, its message is not acknowledged
                 "linger.ms": 2,
+                "topic.metadata.propagation.max.ms": 5_000,  # by then a topic that was just made is known
                 "compression.type": "lz4",
                 "message.max.bytes": MESSAGE_BYTES_MAX,
                 "queue.buffering.max.messages": _QUEUE_ROWS,
@@ -174,12 +172,13 @@ class KafkaSink:
         """Queue one record; False when there is no room now."""
         if self._producer is None or self._broken is not None:
             return False
+        sent = kafka_record(record, self._settings)
         try:
             self._producer.produce(
-                topic_of(self._settings.topics, record.stream, record.site, record.camera),
-                value=record.payload,
-                key=key_of(record),
-                headers=headers_of(record),
+                sent.topic,
+                value=sent.value,
+                key=sent.key,
+                headers=sent.headers,
                 on_delivery=partial(self._on_delivery, record),
             )
         except BufferError:
@@ -194,6 +193,7 @@ class KafkaSink:
 
     def _on_delivery(self, record: Record, error: KafkaError | None, message: Message) -> None:
         if error is None:
+            self._reported.note(message.latency() or 0.0)
             self._delivered.append((record, f"{message.topic()}/{message.partition()}/{message.offset()}"))
         else:
             self._failed.append((record, error))
@@ -226,35 +226,62 @@ class KafkaSink:
             stored = [(record, StoredAt(self.name, location, at)) for record, location in self._delivered]
             self._suspects.difference_update(record.key for record, _ in stored)
             self._delivered.clear()
-            self._note_success()
+            self._note_success(stored)
             self._on_stored(stored)
+        hopeless = []
         while self._failed:
-            record, error = self._failed[0]
-            if error.code() not in _RECORD_ERRORS:
-                self._put_off(record, error)
-            elif record.key in self._suspects:
-                self._quarantine(record, error)
-            else:
+            record, error = self._failed.popleft()
+            if self._is_hopeless(record, error):
+                hopeless.append((record, error))
+            elif error.code() in RECORD_ERRORS:
                 # A batch fails as a whole, with the error of one of its records: each gets another try, alone.
                 self._suspects.add(record.key)
                 self._again.append(record)
-            self._failed.popleft()
+            else:
+                self._put_off(record, error)
+        if hopeless:
+            self._bury(hopeless)
 
-    def _note_success(self) -> None:
+    def _note_success(self, stored: Sequence[tuple[Record, StoredAt]]) -> None:
         self._backoff.reset()
+        if self._refused_since_s:
+            for topic in {self._topic_of(record) for record, _ in stored} & self._refused_since_s.keys():
+                del self._refused_since_s[topic]
+                self._log.info("kafka.taken_again", topic=topic)
         if self._away:
             self._away = False
             self._log.info("kafka.back")
 
-    def _quarantine(self, record: Record, error: KafkaError) -> None:
-        reason = f"{error.name()}: {error.str()}"
-        place = self._ledger.quarantine(record, reason)
-        self._suspects.discard(record.key)
-        self._log.error("kafka.quarantined", event_id=record.event_id, reason=reason, location=place.location)
-        self._on_stored([(record, place)])
+    def _topic_of(self, record: Record) -> str:
+        return topic_of(self._settings.topics, record.stream, record.site, record.camera)
+
+    def _is_hopeless(self, record: Record, error: KafkaError) -> bool:
+        """Whether it will always fail, or its topic does for so long that a person would have cured it."""
+        if error.code() in RECORD_ERRORS:
+            return record.key in self._suspects
+        if error.code() not in TOPIC_ERRORS:
+            return False
+        now_s, topic = self._clock.monotonic_s(), self._topic_of(record)
+        if topic not in self._refused_since_s:
+            self._refused_since_s[topic] = now_s
+            self._log.error(
+                "kafka.refused", topic=topic, error=error.str(), for_s=self._settings.refusal_s, cure=_cure(error)
+            )
+        return now_s - self._refused_since_s[topic] >= self._settings.refusal_s
+
+    def _bury(self, hopeless: Sequence[tuple[Record, KafkaError]]) -> None:
+        letters = [Letter(record, error.name(), error.str()) for record, error in hopeless]
+        try:
+            places = self._dead_letters.put_all(letters)
+        except (TransientError, PermanentError):
+            self._failed.extendleft(reversed(hopeless))
+            raise
+        stored = [(letter.record, place) for letter, place in zip(letters, places, strict=True)]
+        self._suspects.difference_update(record.key for record, _ in stored)
+        self._on_stored(stored)
 
     def _put_off(self, record: Record, error: KafkaError) -> None:
-        if error.code() not in _PRODUCER_GONE:
+        if error.code() not in _PRODUCER_GONE | TOPIC_ERRORS:
             self._log.error("kafka.refused", error=error.str(), cure=_cure(error))
         if not self._again:
             self._again_at_s = self._clock.monotonic_s() + self._backoff.delay_s()

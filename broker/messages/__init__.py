@@ -8,11 +8,12 @@ break an older reader; an unknown version, a wrong type or an oversized payload 
 
 from __future__ import annotations
 
-from broker.messages.alarms import Escalation, Evidence, Receipt
+from broker.messages.alarms import Escalation, Evidence, Receipt, Receipts
 from broker.messages.base import Box, BoxPx, Message, Mode, decode_json, encode_json
 from broker.messages.cameras import (
     Active,
     CameraDocument,
+    CameraModel,
     CameraState,
     ClipEvent,
     FoundPeople,
@@ -56,6 +57,7 @@ __all__ = [
     "BridgeBeat",
     "CameraDocument",
     "CameraHealth",
+    "CameraModel",
     "CameraOwner",
     "CameraState",
     "ClipEvent",
@@ -85,6 +87,7 @@ __all__ = [
     "PathPoint",
     "Probe",
     "Receipt",
+    "Receipts",
     "Reject",
     "Reply",
     "RuleMemory",

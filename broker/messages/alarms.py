@@ -11,7 +11,7 @@ from broker.messages.base import Count, Message, Moment, Short, Text, Unit
 from broker.messages.models import ModelRef
 from broker.messages.scores import Detection
 
-__all__ = ["Escalation", "Evidence", "Receipt"]
+__all__ = ["Escalation", "Evidence", "Receipt", "Receipts"]
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,13 +70,13 @@ class Escalation(Message, frozen=True, kw_only=True):
     drill: bool = False
 
 
-class Receipt(Message, frozen=True, kw_only=True):
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """The bridge's word that a sink has an escalation or an event.
 
     Attributes:
         event_id: the escalation or event.
         sha256: of its payload as the sink has it, 64 hexadecimal digits: what settles a message is its own bytes.
-        sink: ``journal`` or ``kafka``.
+        sink: ``journal`` or ``kafka``; ``dead-letters`` or ``quarantine`` where Kafka does not take it.
         location: where it landed, such as ``vigil.escalations/0/4711``.
         stored_at: when the sink confirmed it.
         latency_ms: from the bridge's receiving it to that moment.
@@ -90,3 +90,13 @@ class Receipt(Message, frozen=True, kw_only=True):
     stored_at: Moment
     latency_ms: float = 0.0
     repeated: bool = False
+
+
+class Receipts(Message, frozen=True, kw_only=True):
+    """The bridge's word for everything of one sender that became durable at once.
+
+    Attributes:
+        receipts: one for each escalation or event.
+    """
+
+    receipts: tuple[Receipt, ...]

@@ -13,6 +13,7 @@ from broker.messages.models import ModelRef
 __all__ = [
     "Active",
     "CameraDocument",
+    "CameraModel",
     "CameraState",
     "ClipEvent",
     "FoundPeople",
@@ -214,6 +215,27 @@ class CameraDocument(Message, frozen=True, kw_only=True):
     node: Short | None = None
     revision: Count = 0
     settings: dict[str, Any] = {}
+
+
+class CameraModel(Message, frozen=True, kw_only=True):
+    """The model that scores a camera, retained.
+
+    Attributes:
+        worker: who scores it; empty while nobody does.
+        installed: the model that its worker runs; empty while nobody scores it.
+        wanted: the one that the site wants there; `installed` where nobody says.
+        changing: its worker is trying the wanted one.
+        error: why its worker did not take it.
+        at: when this became so.
+    """
+
+    camera: Short
+    at: Moment
+    worker: Short = ""
+    installed: Short = ""
+    wanted: Short = ""
+    changing: bool = False
+    error: Text = ""
 
 
 Active = Literal["ON", "OFF"]

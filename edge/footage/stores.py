@@ -1,32 +1,21 @@
-"""Where clips go: a folder, or an object store. obstore has its one home here."""
+"""Where clips go: the folder beside the recordings, another folder, or an object store."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
+from config import object_store
 from config.clock import Clock
-from config.errors import ConfigError, PermanentError, TransientError
-from config.secrets import mask_uri
+from config.errors import TransientError
+from config.object_store import ObjectStore
 
 __all__ = ["ClipStore", "open_store"]
 
 _CHUNK_BYTES = 256 * 1024
-_PART_BYTES = 5 * 1024 * 1024
-"""The least part of an upload in parts that S3 takes."""
-_SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "file")
-_TRIES = 2
-"""Of one request. What fails then is owed still, and its next turn comes after a back-off."""
-_TRY_FOR = timedelta(seconds=30)
-_CONNECT_WITHIN = timedelta(seconds=30)
-_PART_WITHIN = timedelta(minutes=10)
-"""The library's 30 s are too short for a part over a mobile connection."""
+_SETTING = "edge.footage.deliver_to"
 
 
 class ClipStore(Protocol):
@@ -53,8 +42,6 @@ def open_store(
 ) -> ClipStore:
     """The place that `edge.footage.deliver_to` names. Nothing is connected yet.
 
-    Credentials of an object store come from the environment that its own tools use, such as AWS_ACCESS_KEY_ID.
-
     Args:
         deliver_to: a folder or a URL; None for `default`.
         default: a folder beside the recordings.
@@ -68,19 +55,7 @@ def open_store(
     """
     if deliver_to is None:
         return _OwnFolder(default)
-    pace = _Pace(bytes_per_s, clock, stop)
-    scheme, separator, rest = deliver_to.partition("://")
-    if not separator:
-        return _OtherFolder(Path(deliver_to).expanduser(), pace)
-    if scheme not in _SCHEMES or not rest or "@" in rest.partition("/")[0]:
-        raise ConfigError(
-            f"{mask_uri(deliver_to)[:100]!r} is no place for clips: write a folder or s3://BUCKET/PATH (also gs://, "
-            "az://), and give logins in the environment, such as AWS_ACCESS_KEY_ID",
-            field="edge.footage.deliver_to",
-        )
-    if scheme == "file":
-        return _OtherFolder(Path("/" + rest.lstrip("/")), pace)
-    return _ObjectStore(deliver_to, pace)
+    return _Elsewhere(object_store.open_store(deliver_to, _SETTING), _Pace(bytes_per_s, clock, stop))
 
 
 class _Pace:
@@ -120,84 +95,17 @@ class _OwnFolder:
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
         except OSError as error:
-            raise _folder_error(self._folder, error) from error
+            raise object_store.folder_error(self._folder, _SETTING, error) from error
         return target.absolute().as_uri()
 
 
-class _OtherFolder:
-    """Another folder, such as one of a network disk: a file is copied under another name, which it then loses."""
+class _Elsewhere:
+    """Another folder, or an object store: a file is copied there, at its pace."""
 
-    def __init__(self, folder: Path, pace: _Pace) -> None:
-        self._folder = folder
+    def __init__(self, store: ObjectStore, pace: _Pace) -> None:
+        self._store = store
         self._pace = pace
 
     def deliver(self, path: Path, reference: str) -> str:
-        target = self._folder / reference
-        draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with draft.open("xb") as file:
-                for chunk in self._pace.chunks(path):
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(target)
-        except OSError as error:
-            raise _folder_error(self._folder, error) from error
-        finally:
-            with contextlib.suppress(OSError):
-                draft.unlink(missing_ok=True)
-        return target.absolute().as_uri()
-
-
-class _ObjectStore:
-    """S3 and what speaks like it, Google Cloud Storage, Azure."""
-
-    def __init__(self, url: str, pace: _Pace) -> None:
-        try:
-            import obstore
-            from obstore.exceptions import BaseError
-            from obstore.store import from_url
-        except ModuleNotFoundError as error:
-            raise PermanentError(
-                "clips for an object store (edge.footage.deliver_to) need obstore: pip install 'vigil-mesh[store]'"
-            ) from error
-        self._url = url.rstrip("/")
-        self._pace = pace
-        self._put = obstore.put
-        self._error = BaseError
-        try:
-            # Plain HTTP only where the environment names such an endpoint: a store of one's own in the local network.
-            self._store = from_url(
-                url,
-                retry_config={"max_retries": _TRIES, "retry_timeout": _TRY_FOR},
-                client_options={"allow_http": True, "connect_timeout": _CONNECT_WITHIN, "timeout": _PART_WITHIN},
-            )
-        except (BaseError, ValueError) as error:
-            raise ConfigError(f"{mask_uri(url)}: {error}", field="edge.footage.deliver_to") from error
-
-    def deliver(self, path: Path, reference: str) -> str:
-        try:
-            self._put(
-                self._store,
-                reference,
-                self._pace.chunks(path),
-                attributes={"Content-Type": "video/mp4"},
-                use_multipart=path.stat().st_size > _PART_BYTES,
-                chunk_size=_PART_BYTES,
-                max_concurrency=1,
-            )
-        except (self._error, OSError) as error:
-            said = " ".join(str(error).split())[:500]
-            raise TransientError(
-                f"{mask_uri(self._url)} did not take {reference}: {said}; check edge.footage.deliver_to, the network "
-                "and the store's credentials in the environment"
-            ) from error
-        return f"{mask_uri(self._url)}/{reference}"
-
-
-def _folder_error(folder: Path, error: OSError) -> TransientError:
-    return TransientError(
-        f"clips cannot be delivered to {folder}: {error.strerror} ({error.filename}); mount it, free space, or name "
-        "another in edge.footage.deliver_to"
-    )
+        size_bytes = path.stat().st_size
+        return self._store.put(reference, self._pace.chunks(path), size_bytes=size_bytes, content_type="video/mp4")

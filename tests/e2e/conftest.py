@@ -1,4 +1,4 @@
-"""A bus of the test's own, on a real Mosquitto."""
+"""A bus of the test's own, on a real Mosquitto; and real Home Assistants."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from broker import Bus, connect
 from config.settings import Settings
 from config.sources import load_settings
+from tests.support.homeassistant import Installation, installations
 from tests.support.mosquitto import Mosquitto
 
 Join = Callable[[str], Bus]
@@ -35,3 +36,18 @@ def join(settings: Settings) -> Iterator[Join]:
     yield joined
     for bus in buses:
         bus.close(0.0)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for a Home Assistant runs with the oldest and the newest one that this machine's Pythons run."""
+    if "homeassistant" in metafunc.fixturenames:
+        found = installations()
+        chosen = dict.fromkeys((found[0], found[-1])) if found else ()
+        metafunc.parametrize("homeassistant", chosen, ids=str, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def homeassistant(request: pytest.FixtureRequest) -> Installation:
+    """A Home Assistant that can be started."""
+    chosen: Installation = request.param
+    return chosen

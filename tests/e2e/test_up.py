@@ -12,12 +12,32 @@ import httpx
 import psutil
 import pytest
 
+from broker import Delivery, Frame, connect
+from broker.messages import (
+    CameraOwner,
+    CameraState,
+    Detections,
+    Escalation,
+    FrameMeta,
+    Message,
+    MotionEvent,
+    NodeHealth,
+    NodeStatus,
+    OpenEvents,
+    Receipts,
+    TrackEvent,
+    WorkerBeat,
+    WorkerStatus,
+    encode_json,
+)
 from broker.outbox import read_backlogs
 from broker.session import find_outboxes
+from broker.topics import everything
 from config.settings import Settings
 from config.sources import load_settings
 from tests.e2e.vigil_process import Vigil, run_vigil
 from tests.support.ports import free_port
+from tests.support.schemas import faults_of
 from tests.support.waiting import wait_until
 
 ROLES = ("broker", "edge", "detector", "bridge", "console")
@@ -179,3 +199,29 @@ def test_without_the_web_framework_the_mesh_runs_and_says_what_is_missing(state:
         wait_until(lambda: stored(state), timeout_s=90, what="an escalation all the same")
         vigil.interrupt()
         assert vigil.wait_end(60) == 0, vigil.output + vigil.errors
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_every_message_of_the_mesh_is_as_its_published_schema_says(mesh: Vigil, state: Path) -> None:
+    heard: dict[type[Message], int] = {}
+    faults: list[str] = []
+
+    def on_delivery(delivery: Delivery) -> None:
+        kind, payload = delivery.topic.spec.payload, delivery.payload
+        if isinstance(delivery.content, Frame):
+            kind, payload = FrameMeta, encode_json(delivery.content.meta)
+        if kind is not None and payload:
+            faults.extend(f"{delivery.topic}: {fault}" for fault in faults_of(kind, payload))
+            heard[kind] = heard.get(kind, 0) + 1
+
+    wanted = {CameraOwner, CameraState, Detections, Escalation, FrameMeta, MotionEvent, NodeHealth, NodeStatus}
+    wanted |= {OpenEvents, Receipts, TrackEvent, WorkerBeat, WorkerStatus}
+    bus = connect(used_settings(state), "listener")
+    bus.subscribe_filter(everything(), on_delivery)
+    bus.start()
+    try:
+        wait_until(lambda: wanted <= heard.keys(), timeout_s=90, what=f"one of each kind\n{mesh.output}")
+    finally:
+        bus.close(0.0)
+    assert faults == []

@@ -49,6 +49,7 @@ class MockKafka:
         assert client, reason.value
         self._client = ctypes.c_void_p(client)
         self._cluster = ctypes.c_void_p(self._library.rd_kafka_mock_cluster_new(self._client, 1))
+        self._library.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, ctypes.c_int32(0))
         for topic in self._topics:
             self._library.rd_kafka_mock_topic_create(self._cluster, topic.encode(), 2, 1)
         self.bootstrap = self._library.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()

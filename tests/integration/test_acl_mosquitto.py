@@ -14,26 +14,32 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from broker.acl import Access, AccessList, Right, mosquitto_acl, node_rights, person_rights
-from broker.topics import CONTRACT
+from broker.topics import CONTRACT, OUTSIDE
 from tests.support.mosquitto import Mosquitto, mosquitto_program
 
 SITE = "home"
 RIGHTS: tuple[Right, ...] = (
     *node_rights(SITE, "porch", ["edge", "doctor"], ["yard"]),
     *node_rights(SITE, "gate", ["edge", "detector.2", "bridge", "fleet", "console", "up"], ["door"]),
-    *node_rights(SITE, "hub", ["drill"], ["yard"]),
+    *node_rights(SITE, "hub", ["drill", "homeassistant"], ["yard"]),
     *person_rights(SITE, "alice", "dashboard"),
     *person_rights(SITE, "bob", "viewer"),
 )
 USERS = sorted({right.username for right in RIGHTS})
+INSIDE = (
+    {"camera": "yard", "origin": "porch.edge", "node": "porch", "role": "edge", "property": "mode", "name": "m"},
+    {"camera": "door", "origin": "gate.detector.2", "node": "gate", "role": "up", "property": "mode", "name": "n"},
+    {"camera": "yard", "origin": "hub.drill", "node": "hub", "role": "drill", "property": "clip", "name": "m"},
+)
+ELSEWHERE = (
+    {"prefix": "homeassistant", "id": "vigil_home_camera_yard", "component": "switch", "key": "privacy"},
+    {"prefix": "elsewhere", "id": "lamp", "component": "light", "key": "lamp"},
+)
 TOPICS = sorted(
     str(spec.at(SITE, **{name: choice[name] for name in spec.placeholders}))
-    for spec in CONTRACT
-    for choice in (
-        {"camera": "yard", "origin": "porch.edge", "node": "porch", "role": "edge", "property": "mode", "name": "m"},
-        {"camera": "door", "origin": "gate.detector.2", "node": "gate", "role": "up", "property": "mode", "name": "n"},
-        {"camera": "yard", "origin": "hub.drill", "node": "hub", "role": "drill", "property": "clip", "name": "m"},
-    )
+    for specs, choices in ((CONTRACT, INSIDE), (OUTSIDE, ELSEWHERE))
+    for spec in specs
+    for choice in choices
 )
 LAST_WORD = "that/is/all"
 NOT_AUTHORIZED = 0x87

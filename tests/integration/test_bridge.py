@@ -14,7 +14,7 @@ import pytest
 
 from bridge.journal import JournalReader
 from broker import Bus, Delivery, connect, listen
-from broker.messages import Evidence, NodeHealth, NodeStatus, Receipt, encode_json
+from broker.messages import Evidence, NodeHealth, NodeStatus, Receipt, Receipts, encode_json
 from broker.topics import CAMERA_ESCALATION, NODE_HEALTH, NODE_STATUS, RECEIPT, Topic
 from tests.integration.bridge_process import Bridge, settings_for, wait_delivered
 from tests.integration.mock_kafka import MockKafka
@@ -298,8 +298,8 @@ def test_a_receipt_says_where_it_landed(bridge: Bridge, mosquitto: Mosquitto, de
     receipts: list[Receipt] = []
 
     def on_receipt(delivery: Delivery) -> None:
-        assert isinstance(delivery.content, Receipt)
-        receipts.append(delivery.content)
+        assert isinstance(delivery.content, Receipts)
+        receipts.extend(delivery.content.receipts)
 
     detector.subscribe(RECEIPT, on_receipt, origin=detector.origin)
     bridge.start()

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from bridge.journal import JournalReader
+from bridge.journal import EventFilter, JournalReader
 from broker import Bus, Delivery, connect, listen
-from broker.messages import Message, NodeHealth, Receipt
+from broker.messages import Message, NodeHealth, Receipt, Receipts
 from broker.outbox import event_id, split_event_id
 from broker.topics import CAMERA_CLIP, CAMERA_ESCALATION, CAMERA_MOTION, CAMERA_TRACK, NODE_HEALTH, RECEIPT, Topic
 from tests.integration.bridge_process import Bridge, settings_for, wait_delivered
@@ -136,15 +136,16 @@ def test_a_bridge_that_is_killed_on_amqtt_too(tmp_path: Path) -> None:
 
 DEATHS = {
     "before the transaction": "journal.Journal.write = before(journal.Journal.write)",
-    "within the transaction": "journal.Marks.advance = before(journal.Marks.advance)",
+    "within the transaction": "store.Marks.advance = before(store.Marks.advance)",
     "after the transaction": "forward.Forwarder._on_stored = before(forward.Forwarder._on_stored)",
-    "before the receipt": "forward.Forwarder._send_receipt = before(forward.Forwarder._send_receipt)",
-    "after the receipt": "forward.Forwarder._send_receipt = after(forward.Forwarder._send_receipt)",
+    "before the receipt": "forward.Forwarder._send_receipts = before(forward.Forwarder._send_receipts)",
+    "after the receipt": "forward.Forwarder._send_receipts = after(forward.Forwarder._send_receipts)",
 }
 DYING = textwrap.dedent(
     """
     import os, sys, time
     from bridge import forward, journal
+    from bridge.journal import store
     from console.cli import main
 
     calls = 0
@@ -170,7 +171,7 @@ DYING = textwrap.dedent(
 def test_a_bridge_that_dies_at_this_point_stores_once_and_answers_the_repeat(point: str, mesh: Mesh) -> None:
     receipts: list[Receipt] = []
     for bus in (mesh.edge, mesh.detector):
-        bus.subscribe(RECEIPT, lambda delivery: receipts.append(received(delivery)), origin=bus.origin)
+        bus.subscribe(RECEIPT, lambda delivery: receipts.extend(received(delivery)), origin=bus.origin)
     dying = Bridge(mesh.url, mesh.state, program=("-c", DYING.format(death=DEATHS[point])))
     dying.start()
     mesh.publish(1)
@@ -189,9 +190,9 @@ def test_a_bridge_that_dies_at_this_point_stores_once_and_answers_the_repeat(poi
     assert bridge.stop() == 0
 
 
-def received(delivery: Delivery) -> Receipt:
-    assert isinstance(delivery.content, Receipt)
-    return delivery.content
+def received(delivery: Delivery) -> tuple[Receipt, ...]:
+    assert isinstance(delivery.content, Receipts)
+    return delivery.content.receipts
 
 
 def test_a_thief_under_anothers_ids_settles_repeats_and_shuts_out_nothing(mesh: Mesh, bridge: Bridge) -> None:
@@ -217,13 +218,13 @@ def test_a_thief_under_anothers_ids_settles_repeats_and_shuts_out_nothing(mesh: 
     assert bridge.stored() == [1, 2]
     assert bridge.stored("camera_track") == [1, 2]
     with closing(JournalReader(mesh.state / "journal.db")) as reader:
-        genuine = [entry.seq for entry in reader.events(stream="camera_motion", camera="yard")]
+        genuine = [entry.seq for entry in reader.events(EventFilter(stream="camera_motion", camera="yard"))]
         assert genuine == [1, 2]
-        assert len(reader.events(camera="gate")) == 3
+        assert len(reader.events(EventFilter(camera="gate"))) == 3
     _, verdict = audited(bridge)
     assert verdict["escalations"] == {
-        "raised": 2, "expected": 2, "present": 2, "quarantined": 0, "released": 0, "waiting": 0, "missing": 0,
-        "repeated": 0,
+        "raised": 2, "expected": 2, "present": 2, "quarantined": 0, "released": 0, "expired": 0, "waiting": 0,
+        "missing": 0, "repeated": 0,
     }  # fmt: skip
     assert verdict["events"]["repeated"] == 1
     bridge.stop()
@@ -324,7 +325,7 @@ def test_events_into_kafka_and_out_of_the_audit(mesh: Mesh, monkeypatch: pytest.
 
 def test_a_mesh_that_does_not_record_events(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIGIL_BRIDGE__KAFKA__CONNECT_TIMEOUT_S", "2")
-    monkeypatch.setenv("VIGIL_BRIDGE__EVENTS", "false")
+    monkeypatch.setenv("VIGIL_BRIDGE__FORWARD", "[]")
     with MockKafka("vigil.escalations") as kafka:
         bridge = Bridge(mesh.url, mesh.state, ["--kafka", kafka.bootstrap])
         bridge.start()

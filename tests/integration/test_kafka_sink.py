@@ -6,16 +6,17 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from bridge.kafka import EVENT_TYPES, KafkaSink, ensure_topic, read_event_ids
+from bridge.kafka import EVENT_TYPES, KafkaSink, TopicBook, read_event_ids
+from bridge.kafka.dead_letters import dead_letters_in
 from bridge.ledger import Ledger, read_quarantine
 from bridge.sink import ESCALATIONS, EVENTS, Record, StoredAt
 from broker.messages import Escalation, Evidence, decode_json
-from config.errors import PermanentError, TransientError
+from config.errors import TransientError
 from config.outside import KafkaTopics
 from config.settings import KafkaSettings
 from tests.integration.mock_kafka import INIT_PRODUCER_ID, PRODUCE, MockKafka
@@ -70,12 +71,6 @@ class Sinks:
         self._open.append(sink)
         return sink, reports
 
-    def quarantined(self) -> list[tuple[str, str]]:
-        ledger = Ledger(self.ledger_path)
-        kept = [(event_id, reason) for event_id, reason, _ in ledger.quarantined()]
-        ledger.close()
-        return kept
-
     def close(self) -> None:
         for sink in self._open:
             sink.close(0.0)
@@ -108,7 +103,7 @@ def records(first: int, last: int) -> list[Record]:
 
 @pytest.fixture
 def mock() -> Iterator[tuple[MockKafka, KafkaSettings]]:
-    with MockKafka("escalations", "events") as cluster:
+    with MockKafka("escalations", "events", "vigil.dead-letters") as cluster:
         yield (
             cluster,
             KafkaSettings(
@@ -118,8 +113,11 @@ def mock() -> Iterator[tuple[MockKafka, KafkaSettings]]:
 
 
 def ids_in(settings: KafkaSettings) -> list[str]:
-    patient = settings.model_copy(update={"connect_timeout_s": 10.0})
-    return [event_id or "?" for stream, event_id in read_event_ids(patient) if stream != "camera_motion"]
+    return [event_id or "?" for stream, event_id in read_event_ids(patient(settings)) if stream != "camera_motion"]
+
+
+def patient(settings: KafkaSettings) -> KafkaSettings:
+    return settings.model_copy(update={"connect_timeout_s": 10.0})
 
 
 @pytest.mark.parametrize(
@@ -161,12 +159,12 @@ def test_one_bad_record_does_not_take_its_neighbours_with_it(
     cluster.answer_with_errors(PRODUCE, MSG_SIZE_TOO_LARGE, MSG_SIZE_TOO_LARGE)
     write_all(sink, records(2, 11))
     reports.wait(11)
-    assert reports.sinks() == {"kafka": 10, "quarantine": 1}
+    assert reports.sinks() == {"kafka": 10, "dead-letters": 1}
     assert len(set(ids_in(settings))) == 10
-    assert read_quarantine(sinks.ledger_path) == [("camera_escalation", "node-1.detector:e1:2")]
-    ((event_id, reason),) = sinks.quarantined()
-    assert event_id == "node-1.detector:e1:2"
-    assert "MSG_SIZE_TOO_LARGE" in reason
+    assert read_quarantine(sinks.ledger_path) == []
+    (letter,) = dead_letters_in(patient(settings))
+    assert (letter.event_id, letter.code) == ("node-1.detector:e1:2", "MSG_SIZE_TOO_LARGE")
+    assert (letter.topic, letter.value) == ("escalations", record(2).payload)
 
 
 def test_a_quarantined_record_is_answered_and_not_produced_again(
@@ -179,7 +177,8 @@ def test_a_quarantined_record_is_answered_and_not_produced_again(
     reports.wait(1)
     write_all(sink, records(1, 1))
     reports.wait(2)
-    assert [place.sink for _, place in reports.places] == ["quarantine", "quarantine"]
+    assert [place.sink for _, place in reports.places] == ["dead-letters", "kafka"]
+    assert len(list(dead_letters_in(patient(settings)))) == 1
     assert [place.repeated for _, place in reports.places] == [False, True]
 
 
@@ -307,7 +306,7 @@ def test_somebody_else_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     try:
         settings = KafkaSettings(bootstrap=f"127.0.0.1:{server.server_port}", connect_timeout_s=1.0)
         with pytest.raises(TransientError, match="no Kafka answers"):
-            ensure_topic(settings, settings.topics.escalation, ESCALATIONS)
+            TopicBook(settings, site="home", lines=ESCALATIONS).ensure()
     finally:
         server.shutdown()
         server.server_close()
@@ -321,7 +320,8 @@ def test_somebody_else_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
 @pytest.fixture
 def real(kafka: Kafka) -> KafkaSettings:
     run = uuid.uuid4().hex[:8]
-    return KafkaSettings(bootstrap=kafka.bootstrap, topics=topics_of(f"escalations-{run}", f"events-{run}"))
+    topics = topics_of(f"escalations-{run}", f"events-{run}").model_copy(update={"dead_letters": f"letters-{run}"})
+    return KafkaSettings(bootstrap=kafka.bootstrap, topics=topics)
 
 
 def test_what_an_independent_reader_finds(kafka: Kafka, real: KafkaSettings, sinks: Sinks) -> None:
@@ -336,13 +336,16 @@ def test_what_an_independent_reader_finds(kafka: Kafka, real: KafkaSettings, sin
     assert found.payload == sent.payload
     assert decode_json(Escalation, found.payload or b"", max_bytes=2**20).evidence[0].data == picture
     assert json.loads(found.payload or b"")["id"] == sent.event_id
-    assert dict(found.headers) == {
+    headers = dict(found.headers)
+    assert (headers.pop("traceparent") or b"").startswith(b"00-")
+    assert headers == {
         "ce_specversion": b"1.0",
         "ce_id": b"node-1.detector:e1:7",
         "ce_type": b"io.vigil.escalation.v1",
         "ce_source": b"/vigil/home/node-1.detector",
         "ce_subject": b"door",
         "ce_time": b"2026-01-01T12:00:00.000000Z",
+        "ce_dataschema": b"urn:vigil:schema:Escalation:1",
         "content-type": b"application/json",
     }
     assert reports.places[0][1].location == f"{real.topics.escalation}/{found.partition}/{found.offset}"
@@ -412,7 +415,8 @@ def test_a_topic_that_is_too_small_is_told_and_the_record_kept(
     assert len(batch[1].payload) > 100_000
     write_all(sink, batch)
     reports.wait(12)
-    assert [event_id for event_id, _ in sinks.quarantined()] == [batch[1].event_id]
+    assert reports.sinks() == {"kafka": 11, "dead-letters": 1}
+    assert [letter.event_id for letter in dead_letters_in(real)] == [batch[1].event_id]
     assert len(kafka.consume(real.topics.escalation, at_least=11)) == 11
 
 
@@ -444,28 +448,3 @@ def _write_slowly(sink: KafkaSink, sent: list[Record], killed: threading.Event) 
             killed.wait()
         write_all(sink, sent[start : start + 20])
         pause.wait(0.01)
-
-
-def test_a_topic_that_may_not_be_made_says_so(kafka: Kafka, real: KafkaSettings) -> None:
-    impossible = real.model_copy(update={"topic": ".."})
-    with pytest.raises(PermanentError, match=r"create it with max\.message\.bytes"):
-        ensure_topic(impossible, impossible.topics.escalation, ESCALATIONS)
-    with pytest.raises(PermanentError, match="has no topic"):
-        list(read_event_ids(real))
-
-
-def test_many_bridges_may_make_the_topic_at_once(real: KafkaSettings) -> None:
-    ends: list[Callable[[], None] | Exception] = []
-
-    def make() -> None:
-        try:
-            ensure_topic(real, real.topics.escalation, ESCALATIONS)
-        except PermanentError as error:
-            ends.append(error)
-
-    threads = [threading.Thread(target=make) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert ends == []

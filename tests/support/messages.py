@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 from PIL import Image
 
-from broker.messages import CameraState, ClipEvent, Escalation, FrameMeta, MotionEvent, Receipt, TrackEvent
+from broker.messages import CameraState, ClipEvent, Escalation, FrameMeta, MotionEvent, Receipt, Receipts, TrackEvent
 
 __all__ = ["AT", "camera_state", "clip", "escalation", "frame_meta", "jpeg", "motion", "receipt", "track"]
 
@@ -88,16 +88,16 @@ def clip(event_id: str, camera: str = "yard", **changes: object) -> ClipEvent:
     return _with(message, changes)
 
 
-def receipt(event_id: str, payload: bytes = b"", **changes: object) -> Receipt:
+def receipt(event_id: str, payload: bytes = b"", **changes: object) -> Receipts:
     """A sink has a message with this payload."""
-    message = Receipt(
+    only = Receipt(
         event_id=event_id,
         sha256=hashlib.sha256(payload).hexdigest(),
         sink="journal",
         location="journal/escalation/1",
         stored_at=AT,
     )
-    return _with(message, changes)
+    return Receipts(receipts=(msgspec.structs.replace(only, **changes),))
 
 
 def jpeg(width: int = 64, height: int = 48, colour: tuple[int, int, int] = (90, 120, 60)) -> bytes:

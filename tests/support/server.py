@@ -15,7 +15,7 @@ from tests.support.waiting import wait_until
 
 __all__ = ["PortTakenError", "Server", "ServerDiedError", "ServerProcess", "start_on_free_port"]
 
-_STOP_TIMEOUT_S = 20.0
+_STOP_TIMEOUT_S = 40.0
 _ATTEMPTS = 5
 
 

@@ -39,14 +39,16 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 class _ByFile(LoadScopeScheduling):
     """A worker takes a file of tests at a time, in the order of `testpaths`, so the fast ones come first.
 
-    Files with "kafka" in their names are one: their tests share one Kafka. The tests of `tests/e2e` share nothing and
-    take long, so a worker takes them one by one.
+    Files with "kafka" in their names are one: their tests share one Kafka. So are the tests with one Home Assistant.
+    The other tests of `tests/e2e` share nothing and take long, so a worker takes them one by one.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         if "kafka" in Path(file).name:
             return "kafka"
+        if file == "tests/e2e/test_homeassistant.py":
+            return "homeassistant" + nodeid.partition("[")[2]
         return nodeid if file.startswith(_ONE_BY_ONE) else file
 
 

@@ -43,6 +43,8 @@ def test_the_extras_are_those_of_the_design() -> None:
         "detector",
         "detector-gpu",
         "tflite",
+        "telemetry",
+        "parquet",
         "bridge",
         "embedded",
         "fleet",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import cast
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined] # its stubs forget it
 
 __all__ = ["Kafka", "Record"]
@@ -40,15 +40,29 @@ class Kafka:
     def __init__(self, bootstrap: str = "") -> None:
         self.bootstrap = bootstrap
 
-    def create_topic(self, topic: str, *, partitions: int = 1) -> None:
+    def create_topic(self, topic: str, *, partitions: int = 1, config: Mapping[str, str] | None = None) -> None:
         """Create a topic, and wait until it is there.
 
         Raises:
             KafkaException: it exists already, or the broker does not want it.
         """
         admin = AdminClient(self._client_settings())
-        created = admin.create_topics([NewTopic(topic, partitions, 1)], operation_timeout=_ANSWER_TIMEOUT_S)
+        created = admin.create_topics(
+            [NewTopic(topic, partitions, 1, config=dict(config or {}))], operation_timeout=_ANSWER_TIMEOUT_S
+        )
         created[topic].result(_ANSWER_TIMEOUT_S)
+
+    def produce(
+        self, topic: str, payload: bytes | None, *, key: bytes | None = None, headers: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Write one record, and wait until it is there.
+
+        Raises:
+            AssertionError: it is not.
+        """
+        producer = Producer({**self._client_settings(), "acks": "all"})
+        producer.produce(topic, payload, key, headers=list((headers or {}).items()))
+        assert producer.flush(_ANSWER_TIMEOUT_S) == 0, f"nothing was written to {topic}"
 
     def topics(self) -> frozenset[str]:
         """The topics that are there now."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from bridge.forward import Forwarder
-from bridge.sink import EVENTS, Sink
+from bridge.sink import EVENTS, Backlog, Sink
 from broker.bus import Bus, Delivery
 from broker.memory import MemoryBroker
-from broker.messages import Message, Receipt, Reject, encode_json
+from broker.messages import Message, Receipt, Receipts, Reject, encode_json
 from broker.outbox import Outbox
 from broker.topics import (
     CAMERA_ESCALATION,
@@ -45,8 +46,8 @@ class Street:
         self.stranger.open()
 
     def _on_answer(self, delivery: Delivery) -> None:
-        if isinstance(delivery.content, Receipt):
-            self.receipts.append(delivery.content)
+        if isinstance(delivery.content, Receipts):
+            self.receipts += delivery.content.receipts
         elif isinstance(delivery.content, Reject):
             self.rejects.append(delivery.content)
 
@@ -76,13 +77,18 @@ class Street:
         sink: Sink,
         *,
         events: Sequence[TopicSpec] = EVENTS,
+        serves: Callable[[str], bool] = lambda _camera: True,
+        backlog: Backlog | None = None,
+        keeps_unreadable: bool = False,
         rows_max: int = 4000,
         bytes_max: int = 10**8,
         patience_s: float = 0.02,
     ) -> tuple[Forwarder, Bus]:
         """A bridge that runs."""
         bus = self._bus("bridge", "node-1.bridge")
-        forwarder = Forwarder(bus, sink, events=events, rows_max=rows_max, bytes_max=bytes_max, patience_s=patience_s)
+        limits: dict[str, Any] = {"rows_max": rows_max, "bytes_max": bytes_max, "patience_s": patience_s}
+        limits |= {"serves": serves, "keeps_unreadable": keeps_unreadable}
+        forwarder = Forwarder(bus, sink, events=events, backlog=backlog, **limits)
         forwarder._writer._backoff = Backoff(0.001, 0.01)
         forwarder.start()
         self._join(bus)

@@ -81,9 +81,33 @@ def test_what_was_put_aside_is_not_missing(present: set[int], aside: set[int]) -
         assert spread(line.missing) == set(range(1, max(present | aside) + 1)) - present - aside
 
 
+@given(NUMBERS, NUMBERS, NUMBERS)
+def test_what_the_journal_has_or_had_is_not_missing(present: set[int], old: set[int], gone: set[int]) -> None:
+    key = (M, "a.edge", "e1")
+    undrained = {key: [(seq, seq) for seq in sorted(old)]}
+    expired = {key: [(seq, seq) for seq in sorted(gone)]}
+    (line,) = audit_streams(of_a(present), undrained=undrained, expired=expired)
+    assert (line.waiting, line.expired) == (len(old - present), len(gone - old - present))
+    assert spread(line.missing) == set(range(1, line.expected + 1)) - present - old - gone
+
+
 def test_an_event_settles_no_escalation_of_the_same_number() -> None:
     event, escalation = sorted(audit_streams(of_a((1, 2), M) + of_a((2,), E)), key=lambda line: line.is_escalation)
     assert (event.missing, escalation.missing) == ((), ((1, 1),))
+
+
+@given(NUMBERS, NUMBERS, NUMBERS)
+def test_what_the_ledger_topic_says_is_held_against_what_is_there(
+    present: set[int], aside: set[int], written: set[int]
+) -> None:
+    lines = audit_streams(of_a(present), quarantined=of_a(aside), written=of_a(written))
+    assert sum(line.written for line in lines) == len(written)
+    assert sum(line.unfound for line in lines) == len(written - present - aside)
+
+
+def test_a_person_reads_of_the_ledger_where_there_is_one() -> None:
+    told = Audit("Kafka", tuple(audit_streams(of_a((1, 2)), written=of_a((1, 2, 3))))).told()
+    assert "ledger: 3 written, 1 of them nowhere to be found" in told.splitlines()
 
 
 BACKLOGS = {
@@ -110,14 +134,14 @@ def test_what_a_person_reads() -> None:
 
 def test_what_a_program_reads() -> None:
     content = Audit("journal x", tuple(audit_streams(FOUND, BACKLOGS))).as_dict()
-    assert list(content) == ["sink", "escalations", "events", "foreign", "streams"]
+    assert list(content) == ["sink", "escalations", "events", "foreign", "ledger", "streams"]
     assert content["escalations"] == {
-        "raised": 9, "expected": 10, "present": 4, "quarantined": 0, "released": 0, "waiting": 1, "missing": 5,
-        "repeated": 1,
+        "raised": 9, "expected": 10, "present": 4, "quarantined": 0, "released": 0, "expired": 0, "waiting": 1,
+        "missing": 5, "repeated": 1,
     }  # fmt: skip
     assert content["events"] == {
-        "raised": 7, "expected": 7, "present": 4, "quarantined": 0, "released": 3, "waiting": 0, "missing": 0,
-        "repeated": 0,
+        "raised": 7, "expected": 7, "present": 4, "quarantined": 0, "released": 3, "expired": 0, "waiting": 0,
+        "missing": 0, "repeated": 0,
     }  # fmt: skip
     first, second, third = content["streams"]
     assert (first["stream"], first["missing"], first["missing_ranges"]) == (E, 5, ((3, 4), (6, 8)))

@@ -10,7 +10,8 @@ import pytest
 from bridge.forward import Forwarder
 from bridge.journal import Journal, JournalReader
 from bridge.sink import Record
-from broker.messages import Message, NodeHealth, decode_json, encode_json
+from broker.bus import Delivery
+from broker.messages import Message, NodeHealth, Receipts, decode_json, encode_json
 from broker.outbox import event_id, split_event_id
 from broker.topics import (
     CAMERA_MOTION,
@@ -112,6 +113,56 @@ def test_a_receipt_goes_to_the_origin_that_raised_it(street: Street) -> None:
     street.say(escalation(identity(1, "node-2.edge")), origin="node-2.edge")
     wait_until(lambda: seen, what="the receipt")
     assert seen == [str(RECEIPT.at("home", origin="node-2.edge"))]
+
+
+def test_what_is_stored_at_once_is_receipted_in_few_messages(street: Street) -> None:
+    sink = FakeSink(at_once=False)
+    street.bridge(sink)
+    sizes: list[int] = []
+
+    def on_receipts(delivery: Delivery) -> None:
+        assert isinstance(delivery.content, Receipts)
+        sizes.append(len(delivery.content.receipts))
+
+    street.listener.subscribe(RECEIPT, on_receipts)
+    for seq in range(1, 301):
+        street.say(escalation(identity(seq)))
+    wait_until(lambda: len(sink.taken) == 300, what="the sink")
+    sink.report(sink.taken)
+    wait_until(lambda: sum(sizes) == 300, what="the receipts")
+    assert sizes == [256, 44]
+    assert street.receipted() == identities(300)
+
+
+def test_what_is_another_bridges_is_acknowledged_and_neither_read_nor_answered(street: Street) -> None:
+    sink = FakeSink()
+    forwarder, _ = street.bridge(sink, serves=lambda camera: camera != "gate")
+    street.say(b"not even JSON", camera="gate")
+    street.say(escalation(identity(1), "gate"), camera="gate")
+    street.say(escalation(identity(2)))
+    wait_until(lambda: street.receipts, what="the receipt")
+    wait_until(lambda: street.unacknowledged() == 0, what="the acknowledgements")
+    assert street.receipted() == [identity(2)]
+    assert [record.camera for record in sink.taken] == ["yard"]
+    assert street.rejects == []
+    assert forwarder.figures().counts["foreign"] == 2
+
+
+def test_what_cannot_be_read_is_kept_and_answered_where_it_has_an_id(street: Street) -> None:
+    sink = FakeSink()
+    street.bridge(sink, keeps_unreadable=True)
+    street.say(b'{"id":"%b","v":2}' % identity(1).encode())
+    street.say(b"not even JSON")
+    street.say(b'{"id":"node-2.detector:e1:2"}')  # of another origin than the topic's
+    wait_until(lambda: len(sink.taken) == 3, what="the sink")
+    wait_until(lambda: street.unacknowledged() == 0, what="the acknowledgements")
+    assert [record.event_id for record in sink.taken] == [identity(1), "", ""]
+    assert "unknown schema version" in sink.taken[0].fault
+    assert {record.bus_topic for record in sink.taken} == {str(place())}
+    wait_until(lambda: street.receipts, what="the receipt")
+    assert street.receipted() == [identity(1)]
+    assert street.receipts[0].sha256 == sink.taken[0].digest.hex()
+    assert street.rejects
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.journal import Journal, JournalReader
+from bridge.journal import EscalationFilter, EventFilter, Journal, JournalReader
 from bridge.sink import Record, StoredAt
 from config.errors import PermanentError, TransientError
 from tests.support.messages import AT
@@ -133,9 +133,9 @@ def test_questions_about_events(journal: Journal, path: Path) -> None:
     reader = JournalReader(path)
     assert [entry.seq for entry in reader.events()] == [1, 2, 3, 4, 5, 6]
     assert [entry.seq for entry in reader.events(limit=2)] == [5, 6]
-    assert [entry.seq for entry in reader.events(camera="yard", limit=2)] == [3, 5]
-    assert [entry.seq for entry in reader.events(stream="camera_track")] == [2, 4, 6]
-    assert [entry.seq for entry in reader.events(since="2026-01-01T12:05:00.000000Z")] == [5, 6]
+    assert [entry.seq for entry in reader.events(EventFilter(camera="yard"), limit=2)] == [3, 5]
+    assert [entry.seq for entry in reader.events(EventFilter(stream="camera_track"))] == [2, 4, 6]
+    assert [entry.seq for entry in reader.events(EventFilter(since="2026-01-01T12:05:00.000000Z"))] == [5, 6]
     assert reader.entries() == []
     reader.close()
 
@@ -193,9 +193,9 @@ def test_questions(journal: Journal, path: Path) -> None:
     reader = JournalReader(path)
     assert [entry.seq for entry in reader.entries()] == [1, 2, 3, 4, 5, 6]
     assert [entry.seq for entry in reader.entries(limit=2)] == [5, 6]
-    assert [entry.seq for entry in reader.entries(camera="yard")] == [1, 3, 5]
-    assert [entry.seq for entry in reader.entries(rule="dwell", severity="critical")] == [4, 6]
-    assert [entry.seq for entry in reader.entries(since="2026-01-01T12:05:00.000000Z")] == [5, 6]
+    assert [entry.seq for entry in reader.entries(EscalationFilter(camera="yard"))] == [1, 3, 5]
+    assert [entry.seq for entry in reader.entries(EscalationFilter(rule="dwell", severity="critical"))] == [4, 6]
+    assert [entry.seq for entry in reader.entries(EscalationFilter(since="2026-01-01T12:05:00.000000Z"))] == [5, 6]
     reader.close()
 
 

@@ -32,7 +32,10 @@ def known(ledger: Ledger, numbers: range) -> set[int]:
 def test_what_was_noted_is_known_to_the_next_process(ledger: Ledger, tmp_path: Path) -> None:
     at = ledger.add([(event(1), "t/0/1"), (record(2), "t/0/2")])
     ledger.close()
-    found = Ledger(tmp_path / "ledger.db").known([record(2), event(3), record(1)])
+    again = Ledger(tmp_path / "ledger.db")
+    again.open()
+    found = again.known([record(2), event(3), record(1)])
+    again.close()
     assert set(found) == {record(2).key}
     place = found[record(2).key]
     assert (place.sink, place.location, place.at, place.repeated) == ("kafka", "t/0/2", at, True)
@@ -60,7 +63,7 @@ def test_only_the_same_message_in_the_same_table_is_known(ledger: Ledger) -> Non
 
 def test_gaps_are_known_to_the_next_process(ledger: Ledger, tmp_path: Path) -> None:
     ledger.add([(event(seq), "t/0/0") for seq in (3, 4, 8)])
-    ledger.quarantine(event(6), "too large")
+    ledger.quarantine(event(6), "MSG_SIZE_TOO_LARGE", "too large")
     ledger.close()
     later = Ledger(tmp_path / "ledger.db")
     later.open()
@@ -70,13 +73,14 @@ def test_gaps_are_known_to_the_next_process(ledger: Ledger, tmp_path: Path) -> N
 
 def test_the_quarantine_keeps_the_whole_record_and_the_reason(ledger: Ledger, tmp_path: Path) -> None:
     bad = record(1)
-    place = ledger.quarantine(bad, "MSG_SIZE_TOO_LARGE: too large")
+    place = ledger.quarantine(bad, "MSG_SIZE_TOO_LARGE", "too large")
     assert (place.sink, place.repeated) == ("quarantine", False)
-    assert ledger.quarantine(bad, "again").location == place.location
-    assert ledger.quarantined() == [(bad.event_id, "MSG_SIZE_TOO_LARGE: too large", bad.payload)]
+    assert ledger.quarantine(bad, "AGAIN", "again").location == place.location
     again = ledger.known([bad])[bad.key]
     assert (again.sink, again.location, again.repeated) == ("quarantine", place.location, True)
-    assert read_quarantine(tmp_path / "ledger.db") == [("camera_escalation", bad.event_id)]
+    (kept,) = read_quarantine(tmp_path / "ledger.db")
+    assert (kept.stream, kept.event_id, kept.payload) == ("camera_escalation", bad.event_id, bad.payload)
+    assert (kept.code, kept.reason, kept.bus_topic) == ("MSG_SIZE_TOO_LARGE", "too large", bad.bus_topic)
 
 
 def test_it_forgets_the_oldest_beyond_its_bound_and_no_escalation_for_events(tmp_path: Path) -> None:

@@ -28,16 +28,18 @@ def test_a_record_carries_the_payload_as_it_came() -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "stream", "kind"),
+    ("made", "stream", "kind", "label", "zones"),
     [
-        (event(3, type="update"), "camera_motion", "update"),
-        (event(3, stream="camera_track"), "camera_track", "start"),
-        (event(3, stream="camera_clip"), "camera_clip", "request"),
+        (event(3, type="update"), "camera_motion", "update", "", ""),
+        (event(3, zones=("door", "path")), "camera_motion", "start", "", ",door,path,"),
+        (event(3, stream="camera_track", zones=("door",)), "camera_track", "start", "person", ",door,"),
+        (event(3, stream="camera_clip"), "camera_clip", "request", "", ""),
     ],
 )
-def test_an_event_is_a_record_too(made: Record, stream: str, kind: str) -> None:
+def test_an_event_is_a_record_too(made: Record, stream: str, kind: str, label: str, zones: str) -> None:
     assert (made.origin, made.epoch, made.seq) == ("node-1.edge", "m1", 3)
-    assert (made.table, made.stream, made.details) == ("event", stream, {"stream": stream, "type": kind})
+    assert (made.table, made.stream) == ("event", stream)
+    assert made.details == {"stream": stream, "type": kind, "label": label, "zones": zones}
     assert made.at == "2026-01-01T12:00:00.000000Z"
 
 

@@ -25,6 +25,7 @@ def test_it_knows_what_a_set_knows(numbers: list[int]) -> None:
         assert seen.add(number) == (number not in known)
         known.add(number)
     assert seen.highest == max(known, default=0)
+    assert [number for number in range(62) if number in seen] == sorted(known)
     assert seen.missing(61) == filled(sorted(known)).missing(61)
 
 

@@ -37,6 +37,7 @@ from broker.topics import (
     MODEL,
     NODE_COMMAND,
     NODE_HEALTH,
+    NODE_REPLY,
     NODE_STATUS,
     PROBE,
     RECEIPT,
@@ -51,6 +52,8 @@ PARTIES = {
     "edge": Party.EDGE,
     "detector": Party.DETECTOR,
     "bridge": Party.BRIDGE,
+    "commands": Party.COMMANDS,
+    "homeassistant": Party.HOMEASSISTANT,
     "fleet": Party.FLEET,
     "console": Party.PEOPLE,
     "up": Party.PEOPLE,
@@ -79,6 +82,7 @@ def may(rights: Sequence[Right], access: Access, spec: TopicSpec, **params: str)
 
 PORCH = node_rights(SITE, "porch", ["edge"], ["yard", "door"])
 WORKER = node_rights(SITE, "gpu", ["detector.2"])
+COMMANDS = node_rights(SITE, "hub", ["commands"])
 BRIDGE = node_rights(SITE, "hub", ["bridge"])
 DRILL = node_rights(SITE, "hub", ["drill"], ["yard"])
 ALICE = person_rights(SITE, "alice", "dashboard")
@@ -143,6 +147,13 @@ def test_a_bridge_receives_and_writes_receipts() -> None:
     assert not may(BRIDGE, "read", CAMERA_FRAME)
     for spec in (CAMERA_ESCALATION, CAMERA_MOTION, CAMERA_SET, NODE_COMMAND):
         assert not may(BRIDGE, "write", spec), spec.name
+
+
+def test_what_takes_commands_gives_orders_and_reads_only_what_answers_them() -> None:
+    written = {spec.name for spec in CONTRACT if may(COMMANDS, "write", spec)}
+    read = {spec.name for spec in CONTRACT if may(COMMANDS, "read", spec)}
+    assert written == {CAMERA_SET.name, NODE_COMMAND.name, REGISTRY_CAMERA.name}
+    assert read == {CAMERA_STATE.name, NODE_STATUS.name, NODE_REPLY.name, REGISTRY_CAMERA.name}
 
 
 def test_people_read_and_set_and_nothing_else() -> None:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from broker.documents import asyncapi_document, stale_documents, topics_page, write_documents
-from broker.topics import CONTRACT, parse_topic
+from broker.topics import CONTRACT, OUTSIDE, parse_topic
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -52,6 +52,10 @@ def test_every_channel_is_a_topic_of_the_contract() -> None:
         "camera": "yard",
         "property": "mode",
         "name": "x",
+        "prefix": "homeassistant",
+        "component": "switch",
+        "id": "yard",
+        "key": "privacy",
     }
     for channel in document["channels"].values():
         topic = channel["address"].format_map(names)
@@ -61,7 +65,7 @@ def test_every_channel_is_a_topic_of_the_contract() -> None:
 
 def test_the_page_has_a_row_for_every_topic_and_a_section_for_every_link() -> None:
     page = topics_page()
-    for spec in CONTRACT:
+    for spec in CONTRACT + OUTSIDE:
         assert f"| `{spec.pattern}` |" in page
     for line in page.splitlines():
         for link in line.split("](#")[1:]:

@@ -51,8 +51,7 @@ class Wire:
         return gone
 
     def receipt(self, *ids: str) -> None:
-        for identity in ids:
-            self.drain.on_receipt(identity, hashlib.sha256(identity.encode()).digest())
+        self.drain.on_receipts([(identity, hashlib.sha256(identity.encode()).digest()) for identity in ids])
 
 
 @pytest.fixture
@@ -101,7 +100,7 @@ def test_a_receipt_for_other_bytes_counts_for_nothing(outbox: Outbox) -> None:
     wire = Wire(outbox)
     (identity,) = put(outbox)
     wire.flow(0.0)
-    wire.drain.on_receipt(identity, hashlib.sha256(b"other").digest())
+    wire.drain.on_receipts([(identity, hashlib.sha256(b"other").digest())])
     wire.pump(1.0)
     assert outbox.rows == wire.drain.awaiting_receipt == 1
     assert wire.pump(10.0) == [identity]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from broker import Delivery
@@ -76,5 +76,5 @@ def test_a_node_that_scores_its_own_has_no_owner(*, owned_first: bool) -> None:
 def test_cameras_are_told_apart() -> None:
     epochs = Epochs()
     epochs.takes(owned(5), 0.0)
-    elsewhere = dataclasses.replace(scored(0), topic=CAMERA_DETECTIONS.at("home", camera="door"))
+    elsewhere = msgspec.structs.replace(scored(0), topic=CAMERA_DETECTIONS.at("home", camera="door"))
     assert epochs.takes(elsewhere, 50.0)

@@ -14,7 +14,7 @@ from broker.messages import (
     Escalation,
     Evidence,
     Message,
-    Receipt,
+    Reject,
     decode_json,
     encode_json,
 )
@@ -57,18 +57,18 @@ def test_unknown_fields_are_ignored_and_unknown_versions_are_not() -> None:
         (b"[]", "Expected `object`"),
         (b'{"v":1', "not JSON"),
         (b'{"v":1,"x":' + b"[" * 100_000, "nested too deeply"),
-        (b'{"v":1,"event_id":7}', r"event_id"),
+        (b'{"v":1,"topic":7}', r"topic"),
         (b'{"v":1e400}', "out of range"),
         (b" " * (LIMIT + 1), "more than the 65536"),
-        (b'{"v":1,"event_id":NaN}', "not JSON"),
-        (b'{"v":1,"event_id":"\\ud800"}', "not JSON"),
-        (b'{"v":1,"event_id":"\xed\xa0\x80"}', "not JSON"),
+        (b'{"v":1,"topic":NaN}', "not JSON"),
+        (b'{"v":1,"topic":"\\ud800"}', "not JSON"),
+        (b'{"v":1,"topic":"\xed\xa0\x80"}', "not JSON"),
         (b'{"v":1,"v":2}', "unknown schema version"),
     ],
 )
 def test_a_bad_payload_says_what_is_wrong(payload: bytes, reason: str) -> None:
     with pytest.raises(BadPayloadError, match=reason):
-        decode_json(Receipt, payload, max_bytes=max(LIMIT, 200_000) if len(payload) != LIMIT + 1 else LIMIT)
+        decode_json(Reject, payload, max_bytes=max(LIMIT, 200_000) if len(payload) != LIMIT + 1 else LIMIT)
 
 
 @pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 10**400])

@@ -9,7 +9,8 @@ import pytest
 
 from broker import Delivery
 from broker.messages import CameraOwner, Message, NodeStatus, WorkerBeat, WorkerStatus, encode_json
-from broker.pool import BEAT_LOST_S, Pool, is_wanted
+from broker.peers import BEAT_LOST_S
+from broker.pool import Pool, is_wanted
 from broker.topics import CAMERA_OWNER, CAMERA_STATE, NODE_STATUS, NODE_WORKER, NODE_WORKER_BEAT, Topic
 from tests.support.messages import AT, camera_state
 

@@ -145,7 +145,7 @@ def test_one_that_is_there_twice(site: Site) -> None:
     site.deliver()
     site.spoil(
         "INSERT INTO escalation SELECT 1000 + id, event_id, x'00', origin, epoch, seq, site, camera, rule, kind, "
-        "severity, summary, label, score, captured_at, raised_at, stored_at, drill, payload FROM escalation "
+        "severity, summary, label, zones, score, captured_at, raised_at, stored_at, drill, payload FROM escalation "
         "WHERE seq = 3"
     )
     findings = site.findings()

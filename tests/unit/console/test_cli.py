@@ -89,7 +89,12 @@ def test_every_command_has_help_with_examples(runner: CliRunner, name: str) -> N
 
 def test_completion_offers_commands_without_importing_them(runner: CliRunner) -> None:
     completer = click.shell_completion.ShellComplete(cli, {}, "vigil", "_VIGIL_COMPLETE")
-    assert [item.value for item in completer.get_completions([], "co")] == ["console", "config", "completion"]
+    assert [item.value for item in completer.get_completions([], "co")] == [
+        "commands",
+        "console",
+        "config",
+        "completion",
+    ]
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])

@@ -99,24 +99,49 @@ def test_the_roles_read_back_what_was_planned(tmp_path: Path) -> None:
     assert read.model_dump() == plan.settings.model_dump()
 
 
-def test_secrets_go_by_environment_and_settings_in_it_do_not_go_above_the_site_file(tmp_path: Path) -> None:
-    given = {"bus": {"url": "mqtt://broker.local", "username": "vigil", "password": "hunter2"}, "state_dir": tmp_path}
+def test_secrets_go_by_environment_and_settings_in_it_do_not_go_above_the_site_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    security = {"protocol": "sasl_ssl", "username": "vigil", "password": "kafka=hunter3"}
+    registry = {"url": "https://schemas.local", "username": "vigil", "password": "hunter4"}
+    given = {
+        "bus": {"url": "mqtt://broker.local", "username": "vigil", "password": "hunter2"},
+        "bridge": {"kafka": {"bootstrap": "kafka-1:9093", "security": security, "schema_registry": registry}},
+        "state_dir": tmp_path,
+    }
     settings = load_settings(None, given)
     path = tmp_path / "up.yaml"
-    write_site_file(compose(settings, ALL_FREE), path)
-    assert "hunter2" not in path.read_text()
+    plan = compose(settings, ALL_FREE)
+    write_site_file(plan, path)
+    assert "hunter" not in path.read_text()
+    assert "password" not in path.read_text()
     assert yaml.safe_load(path.read_text())["bus"]["username"] == "vigil"
     environment = role_environment(
         settings,
         {
             "PATH": "/bin",
             "VIGIL_BUS__URL": "mqtt://old",
+            "VIGIL_BRIDGE__KAFKA__SECURITY__PASSWORD": "old",
             "VIGIL_SITE": "old",
             "VIGIL_CONFIG": "old.yaml",
             "NOTIFY_SOCKET": "/run/systemd/notify",
         },
     )
-    assert environment == {"PATH": "/bin", "VIGIL_BUS__PASSWORD": "hunter2"}
+    assert environment == {
+        "PATH": "/bin",
+        "VIGIL_BUS__PASSWORD": "hunter2",
+        "VIGIL_BRIDGE__KAFKA__SECURITY__PASSWORD": "kafka=hunter3",
+        "VIGIL_BRIDGE__KAFKA__SCHEMA_REGISTRY__PASSWORD": "hunter4",
+    }
+    # A role reads both, and has what was planned; one that is run by hand without them is not refused.
+    without, errors = check_settings(path)
+    assert errors == []
+    assert without is not None
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    read, _ = check_settings(path)
+    assert read is not None
+    assert read.model_dump() == plan.settings.model_dump()
 
 
 def test_a_secure_mesh_has_a_port_for_processes_and_one_for_people(tmp_path: Path) -> None:

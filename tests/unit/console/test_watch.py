@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from broker import CONTRACT, Delivery
@@ -153,7 +153,7 @@ def test_a_line_is_cut() -> None:
 
 def test_json_is_the_payload_as_it_is_with_its_topic_and_unknown_fields() -> None:
     payload = b'{"v": 1,\n "value": "idle", "new": [1]}'
-    line = json_line(dataclasses.replace(delivery(SET, CommandValue(value="idle")), payload=payload))
+    line = json_line(msgspec.structs.replace(delivery(SET, CommandValue(value="idle")), payload=payload))
     assert b"\n" not in line
     assert json.loads(line) == {
         "topic": "vigil/v1/home/camera/yard/set/mode",

@@ -12,8 +12,8 @@ from broker import Bus, Delivery, assignment
 from broker.memory import MemoryBroker
 from broker.messages import CameraOwner, NodeStatus, WorkerBeat, WorkerStatus
 from broker.topics import CAMERA_OWNER, CAMERA_STATE, NODE_STATUS, NODE_WORKER, NODE_WORKER_BEAT
-from config import ManualClock
 from detector.ownership import CameraScores, Offer, Ownership, OwnsAll
+from tests.support.clocks import HeldClock
 from tests.support.messages import AT, camera_state
 from tests.support.waiting import wait_until
 
@@ -28,13 +28,6 @@ def share_of(node: str, *others: str) -> set[str]:
     share = {camera for camera, owner in owners.items() if owner == f"{node}.detector"}
     assert share
     return share
-
-
-class HeldClock(ManualClock):
-    """Its time passes only when the test says so; whoever waits waits a little and looks again."""
-
-    def wait(self, stop: threading.Event, _timeout_s: float) -> bool:
-        return stop.wait(0.001)
 
 
 class Site:

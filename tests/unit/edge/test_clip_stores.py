@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from config.clock import ManualClock
 from config.errors import ConfigError, TransientError
 from edge.footage.stores import ClipStore, open_store
+from tests.support.bucket import Bucket, running_bucket
 
 _CONTENT = bytes(range(256)) * 4096
 _NAME = "yard/2026-03-01/20260301T120000.000Z_yard_abc_01234567.mp4"
@@ -57,62 +57,11 @@ def test_what_is_no_place_is_refused_without_repeating_a_login(place: str, tmp_p
     assert "secret" not in str(refused.value)
 
 
-class Bucket(ThreadingHTTPServer):
-    """An S3 with one bucket that takes objects, until it is told not to."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
-        self.signed: list[str] = []
-        self.refuses = False
-        super().__init__(("127.0.0.1", 0), _Request)
-
-
-class _Request(BaseHTTPRequestHandler):
-    server: Bucket
-
-    def do_PUT(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.signed.append(self.headers.get("Authorization", ""))
-        if not self.server.refuses:
-            name = self.path.partition("?")[0]
-            self.server.objects[name] = self.server.objects.get(name, b"") + body
-        self._answer(b"")
-
-    def do_POST(self) -> None:
-        """Begin and end an upload in parts. Source: Amazon S3 API Reference, CreateMultipartUpload."""
-        self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        begins = self.path.endswith("uploads=") or self.path.endswith("uploads")
-        kind = "InitiateMultipartUploadResult" if begins else "CompleteMultipartUploadResult"
-        self._answer(
-            f"<{kind}><Bucket>footage</Bucket><Key>k</Key><UploadId>7</UploadId><ETag>1</ETag></{kind}>".encode()
-        )
-
-    def _answer(self, body: bytes) -> None:
-        self.send_response(403 if self.server.refuses else 200)
-        self.send_header("ETag", '"1"')
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
-        """Quiet."""
-
-
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     pytest.importorskip("obstore", reason="no obstore: pip install 'vigil-mesh[store]'")
-    with Bucket() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "the-key")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the-secret")
-        monkeypatch.setenv("AWS_REGION", "eu-west-1")
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    with running_bucket(monkeypatch) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_an_object_store_gets_the_clip_signed_with_the_login_of_the_environment(

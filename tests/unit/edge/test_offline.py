@@ -11,6 +11,7 @@ from broker import Bus, Delivery, Frame
 from broker.local import LocalBus
 from broker.memory import MemoryBroker
 from broker.topics import CAMERA_FRAME
+from config import SystemClock
 from config.cameras import PrivacySettings
 from edge.frames import FrameSender, Sight
 from edge.picture import Picture, Retouch
@@ -61,7 +62,7 @@ def shown(encode: Encoder) -> ShownFrame:
 
 
 def frames_of(bus: Bus) -> FrameSender:
-    return FrameSender(bus, "yard", node="porch", quality=80, age_max_s=2.0)
+    return FrameSender(bus, "yard", node="porch", quality=80, age_max_s=2.0, clock=SystemClock())
 
 
 def test_no_frame_is_encoded_without_a_broker(offline: Callable[[type[Bus]], Bus]) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from config import BadPayloadError
-from edge.wishes import PROPERTIES, Change, CutClip, TakeSnapshot, Zoom, read_wish
+from edge.wishes import PROPERTIES, Change, CutClip, RaiseDrill, TakeSnapshot, Zoom, read_wish
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
@@ -26,6 +26,8 @@ NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
         ("sensitivity", "auto", Change(field="sensitivity", value=None)),
         ("snapshot", "", TakeSnapshot()),
         ("snapshot", "ON", TakeSnapshot()),
+        ("drill", "ON", RaiseDrill("info")),
+        ("drill", "Critical", RaiseDrill("critical")),
         ("clip", 30, CutClip(NOW - timedelta(seconds=30), NOW)),
         ("clip", "30s", CutClip(NOW - timedelta(seconds=30), NOW)),
         (
@@ -66,4 +68,4 @@ def test_a_refusal_teaches(name: str, value: str | float, says: str) -> None:
 
 
 def test_every_property_of_the_contract_is_known() -> None:
-    assert {"mode", "privacy", "detection", "recording", "snapshot", "clip"} <= set(PROPERTIES)
+    assert {"mode", "privacy", "detection", "recording", "snapshot", "clip", "drill"} <= set(PROPERTIES)
