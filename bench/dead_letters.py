@@ -10,6 +10,7 @@ before and after that nothing is missing.
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import subprocess
@@ -240,6 +241,7 @@ def cure_and_replay(world: World) -> list[bool]:
 
 def main() -> int:
     """Run, judge."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
         folder = Path(place)
         for name in ("kafka", "mosquitto"):

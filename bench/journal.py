@@ -14,6 +14,7 @@ deleted, while the history goes faster than the messages come.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
 import tempfile
@@ -192,6 +193,7 @@ def rows_in(path: Path) -> int:
 
 def main() -> int:
     """Fill, ask, export, expire, judge."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "journal.db"
         journal = Journal(path)

@@ -378,6 +378,7 @@ class Forwarder:
     def _answer(self) -> None:
         with self._answering:
             finished = self._finished()
+            now_s = self._clock.monotonic_s()
             receipts: dict[tuple[str, str], list[Receipt]] = {}
             for _, pending in finished:
                 if not pending.answered and pending.stored is not None:
@@ -385,7 +386,7 @@ class Forwarder:
                     if not pending.record.event_id:
                         continue  # whose it is nobody can say
                     sender = (pending.record.site, pending.record.origin)
-                    receipts.setdefault(sender, []).append(self._receipt(pending.record, pending.stored))
+                    receipts.setdefault(sender, []).append(_receipt(pending.record, pending.stored, now_s))
             for sender, some in receipts.items():
                 self._send_receipts(_receipt_topic(*sender), some)
             for delivery, _ in finished:
@@ -404,17 +405,6 @@ class Forwarder:
                 finished.append((delivery, pending))
             self._room.notify()
         return finished
-
-    def _receipt(self, record: Record, place: StoredAt) -> Receipt:
-        return Receipt(
-            event_id=record.event_id,
-            sha256=record.digest.hex(),
-            sink=place.sink,
-            location=place.location,
-            stored_at=place.at,
-            latency_ms=round((self._clock.monotonic_s() - record.received_s) * 1000.0, 3),
-            repeated=place.repeated,
-        )
 
     def _send_receipts(self, topic: Topic, receipts: Sequence[Receipt]) -> None:
         most = max(1, self._bus.payload_bytes_max(topic) // _RECEIPT_BYTES_MAX)
@@ -460,6 +450,18 @@ def _by_origin(name: str, counter: Counter[tuple[str, str]]) -> dict[str, int]:
     """The largest few, such as ``gaps/camera_motion/node-1.edge``."""
     largest = counter.most_common(_ORIGINS_TOLD)
     return {f"{name}/{stream}/{origin}": count for (stream, origin), count in largest}
+
+
+def _receipt(record: Record, place: StoredAt, now_s: float) -> Receipt:
+    return Receipt(
+        event_id=record.event_id,
+        sha256=record.digest.hex(),
+        sink=place.sink,
+        location=place.location,
+        stored_at=place.at,
+        latency_ms=round((now_s - record.received_s) * 1000.0, 3),
+        repeated=place.repeated,
+    )
 
 
 @lru_cache(maxsize=_ORIGINS_MAX)

@@ -197,13 +197,17 @@ class Ledger:
 
     def _prune(self, db: sqlite3.Connection, now: datetime) -> None:
         self._since_prune = 0
+        too_old = utc_text(now - self._age_max)
         for name in _DELIVERED.values():
             db.execute(f"DELETE FROM {name} WHERE id <= (SELECT max(id) FROM {name}) - ?", (self._rows_max,))  # noqa: S608
-            oldest = f"SELECT id FROM {name} ORDER BY id LIMIT ?"  # noqa: S608 - constants only
-            db.execute(
-                f"DELETE FROM {name} WHERE delivered_at < ? AND id IN ({oldest})",  # noqa: S608
-                (utc_text(now - self._age_max), 2 * _PRUNE_EVERY),
-            )
+            oldest = f"SELECT id, delivered_at FROM {name} ORDER BY id LIMIT ?"  # noqa: S608 - constants only
+            first = db.execute(oldest, (1,)).fetchone()
+            # Looked at first: going through the oldest each time would cost as much as noting the newest.
+            if first is not None and first[1] < too_old:
+                db.execute(
+                    f"DELETE FROM {name} WHERE id IN (SELECT id FROM ({oldest}) WHERE delivered_at < ?)",  # noqa: S608
+                    (2 * _PRUNE_EVERY, too_old),
+                )
 
 
 def _note(db: sqlite3.Connection, name: str, delivered: Sequence[tuple[Record, str]], noted_at: str) -> None:

@@ -108,7 +108,10 @@ class Retention:
         """
         # Not flushed: what a power cut takes back is deleted again.
         with self._database.writing("NORMAL") as db:
-            return self._delete_some(db) or self._shrink(db)
+            if self._delete_some(db):
+                return True
+        with self._database.reading() as db:
+            return self._shrink(db)
 
     def _delete_some(self, db: sqlite3.Connection) -> bool:
         excess_bytes = self._used_bytes(db) - (self._settings.bytes_max - self._spare_bytes)
@@ -131,8 +134,11 @@ class Retention:
         excess = _pragma(db, "freelist_count") - self._spare_bytes // _pragma(db, "page_size")
         if excess <= 0:
             return False
-        # Each row that is fetched is one page.
-        db.execute(f"PRAGMA incremental_vacuum({min(excess, _PAGES_AT_ONCE)})").fetchall()
+        # As a script: it is a step a page, and `execute` takes one step of what has no columns.
+        db.executescript(f"PRAGMA incremental_vacuum({min(excess, _PAGES_AT_ONCE)})")
+        if excess <= _PAGES_AT_ONCE:
+            # The file itself gets shorter when the write-ahead log is carried over into it.
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         return True
 
     def _tell(self) -> None:

@@ -224,7 +224,8 @@ class KafkaSink:
         if self._delivered:
             at = self._ledger.add(self._delivered)
             stored = [(record, StoredAt(self.name, location, at)) for record, location in self._delivered]
-            self._suspects.difference_update(record.key for record, _ in stored)
+            if self._suspects:
+                self._suspects.difference_update(record.key for record, _ in stored)
             self._delivered.clear()
             self._note_success(stored)
             self._on_stored(stored)
