@@ -129,7 +129,8 @@ def _audit_kafka(settings: Settings, kafka: KafkaSettings, backlogs: Mapping[Str
         undrained=undrained,
         expired=expired,
     )
-    topics = sorted({kafka.topics.escalation, kafka.topics.motion, kafka.topics.track, kafka.topics.clip})
+    templates = {kafka.topics.escalation, kafka.topics.motion, kafka.topics.track, kafka.topics.clip}
+    topics = sorted(template.replace("{site}", settings.site) for template in templates)
     return Audit(f"Kafka topics {', '.join(topics)} at {kafka.bootstrap}", tuple(streams), counts["foreign"])
 
 

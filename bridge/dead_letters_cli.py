@@ -98,8 +98,12 @@ def list_(load: Load, kafka: str | None, code: str | None, *, as_json: bool) -> 
       vigil dead-letters list --json | jq .reason
     """
     settings, cluster = _loaded(load, kafka)
+    found = False
     for kept in _wanted(settings, cluster, code):
+        found = True
         click.echo(json.dumps(kept.as_dict()) if as_json else _told(kept))
+    if not found:
+        click.echo("no dead letters", err=True)
 
 
 @dead_letters.command()

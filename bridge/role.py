@@ -71,7 +71,7 @@ class _Bridge:
         # With several bridges what waits in a session is mostly what another has written meanwhile.
         persistent = kafka is None or settings.bridge.shards == 1
         self._bus = connect(settings, role, persistent=persistent, on_fatal=self._on_fatal)
-        shared = None if kafka is None else _shared_sink(kafka)
+        shared = None if kafka is None else _shared_sink(kafka, settings.site)
         self._shards = Shards(self._bus, sink=shared, shards=settings.bridge.shards)
         self._backlog = _make_backlog(settings, old, self._shards)
         self._evidence = _make_evidence(settings, kafka, self._sink, self._shards.serves, self._on_fatal)
@@ -171,11 +171,11 @@ class _Bridge:
         return KafkaSink(kafka, **common)
 
 
-def _shared_sink(kafka: KafkaSettings) -> str:
+def _shared_sink(kafka: KafkaSettings, site: str) -> str:
     """What bridges have in common that write to the same place."""
     from bridge.kafka import cluster_id
 
-    return f"kafka {cluster_id(kafka)} {kafka.topics.escalation}"
+    return f"kafka {cluster_id(kafka)} {kafka.topics.escalation.replace('{site}', site)}"
 
 
 def _old_journal(settings: Settings, kafka: KafkaSettings | None) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -228,6 +228,7 @@ class Mesh:
             f"broker     {settings.bus.url} ({settings.broker.engine if own else 'not started by this command'})",
             *([f"follow     {self._plan.watch_example}"] if self._plan.is_secure else []),
             f"one frame  {self._plan.frame_example}",
+            *_told_outside(settings, self._roles),
             f"state      {settings.state_dir} (logs in {settings.state_dir / 'logs'})",
             *self._plan.notices,
         ):
@@ -379,6 +380,17 @@ class Mesh:
         if restarts:
             lines.append("started again: " + ", ".join(f"{name} {count} times" for name, count in restarts.items()))
         return lines
+
+
+def _told_outside(settings: Settings, roles: Collection[str]) -> Iterator[str]:
+    """What goes out of the mesh, and where."""
+    kafka = settings.bridge.kafka
+    if kafka is not None:
+        yield f"Kafka      {kafka.bootstrap}, {kafka.mode}" + (", takes commands" if "commands" in roles else "")
+    if "homeassistant" in roles:
+        yield "Home Assistant finds every camera once its MQTT integration is at this broker (docs/homeassistant.md)"
+    if settings.metrics.port is not None:
+        yield "figures    `vigil metrics` lists where each role has them"
 
 
 def _as_error(departure: Departure) -> ConfigError | PermanentError:
