@@ -206,8 +206,8 @@ def test_the_quarantine_of_every_bridge_of_this_machine_is_listed(
     listed = world.ask("list", "--code", "MSG_SIZE_TOO_LARGE").output
     assert len(listed.splitlines()) == 2
     assert "\x1b" not in listed
-        nothing = world.ask("list", "--code", "UNREADABLE")
-        assert (nothing.stdout, nothing.stderr) == ("", "no dead letters\n")
+    nothing = world.ask("list", "--code", "UNREADABLE")
+    assert (nothing.stdout, nothing.stderr) == ("", "no dead letters\n")
     assert world.ask("replay", "--dry-run").output.startswith("2 to send")
     assert world.ask("replay", record(1).event_id).exit_code == 0
     assert world.ask("replay").output.startswith("1 to send, 1 are there already")
