@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from broker.acl import NODE_ROLES
 from broker.authority import Authority, enrol_here, names_of_this_machine
 from broker.certs import make_key, make_request, read_certificate
 from broker.identity import IdentityFolder, identity_folder
@@ -41,7 +42,9 @@ def enrol_machine(plan: Plan) -> tuple[str, ...]:
     if authority.site != settings.site:
         raise ConfigError(f"the authority in {folder.path} is of site {authority.site!r}", field="site")
     _name_broker(authority, folder, reachable(settings.broker.host).strip("[]"))
-    enrol_here(folder, identity, settings.node, roles=_ROLES, cameras=list(settings.cameras))
+    asked_for = (role.name for role in plan.roles if role.name in NODE_ROLES)
+    roles = tuple(dict.fromkeys((*_ROLES, *asked_for)))
+    enrol_here(folder, identity, settings.node, roles=roles, cameras=list(settings.cameras))
     if _needs_person(identity):
         key = make_key()
         identity.install(authority.admit(OPERATOR, "person", ["dashboard"], (), make_request(key)), key)
