@@ -6,7 +6,6 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Literal, Protocol, runtime_checkable
@@ -253,8 +252,7 @@ def utc_text(moment: datetime) -> str:
     return text if moment.microsecond else f"{text[:-1]}.000000Z"
 
 
-@dataclass(frozen=True, slots=True)
-class StoredAt:
+class StoredAt(msgspec.Struct, frozen=True):
     """Where a record landed.
 
     Attributes:

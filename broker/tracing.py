@@ -14,7 +14,7 @@ Source: W3C Trace Context, 3.2 (traceparent); OpenTelemetry, "Trace SDK", sampli
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Literal
@@ -25,7 +25,6 @@ Step = Literal["capture", "score", "escalate", "forward"]
 """What is done to a picture, in this order."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _LOW_64 = (1 << 64) - 1
 
 
@@ -40,7 +39,8 @@ def trace_id_of(site: str, camera: str, captured_at: datetime) -> int:
     Returns:
         128 bits, never 0.
     """
-    captured_us = (captured_at - _EPOCH) // _MICROSECOND
+    since = captured_at - _EPOCH
+    captured_us = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
     return int.from_bytes(blake2b(b"%b/%d" % (_camera_key(site, camera), captured_us), digest_size=16).digest()) or 1
 
 
