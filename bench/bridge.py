@@ -8,7 +8,10 @@ the sender's side (from publishing to receipt; that is mostly the time in the wi
 second shows what a site sees). Afterwards every id is looked for in Kafka. CPU time is that of each process over the
 whole run.
 
-    python bench/bridge.py [--mode at-least-once|exactly-once] [--count COUNT] [--window WINDOW]
+A shared machine is as fast as its neighbours let it be: each mode runs three times, and the median counts. How long
+Mosquitto takes for the same message says how fast the machine was.
+
+    python bench/bridge.py [--mode at-least-once|exactly-once] [--runs RUNS] [--count COUNT] [--window WINDOW]
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -173,25 +177,25 @@ def main() -> int:
     """Run, read back, judge."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mode", choices=MODES, action="append", help="Only this one.")
+    parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--count", type=int, default=COUNT)
     parser.add_argument("--window", type=int, default=WINDOW)
     options = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])  # and with it everything that is started here
-    runs = {}
+    runs: dict[str, list[Run]] = {}
     for mode in options.mode or MODES:
-        with tempfile.TemporaryDirectory() as folder:
-            runs[mode] = measure(Path(folder), mode, options.count, options.window)
-        show(mode, runs[mode])
+        for _ in range(options.runs):
+            with tempfile.TemporaryDirectory() as folder:
+                runs.setdefault(mode, []).append(measure(Path(folder), mode, options.count, options.window))
+            show(mode, runs[mode][-1])
         with tempfile.TemporaryDirectory() as folder:
             calm = measure(Path(folder), mode, CALM_COUNT, options.window, CALM_PER_S)
         show(f"{mode}, {CALM_PER_S} a second", calm)
-    lost = sum(run.lost + run.unreceipted for run in runs.values())
-    plain = runs.get(MODES[0])
-    print(
-        f"at-least-once {plain.per_s if plain else 0:.0f} escalations/s, lost or without receipt {lost} "
-        f"(target: at least {TARGET_PER_S} on {CORES} cores, 0)"
-    )
-    return 0 if plain and plain.per_s >= TARGET_PER_S and not lost else 1
+    lost = sum(run.lost + run.unreceipted for some in runs.values() for run in some)
+    per_s = {mode: statistics.median(run.per_s for run in some) for mode, some in runs.items()}
+    told = ", ".join(f"{mode} {rate:.0f} escalations/s" for mode, rate in per_s.items())
+    print(f"{told} (medians), lost or without receipt {lost} (target: at least {TARGET_PER_S} on {CORES} cores, 0)")
+    return 0 if not lost and min(per_s.values()) >= TARGET_PER_S else 1
 
 
 if __name__ == "__main__":
