@@ -33,6 +33,7 @@ from typing import Any
 import psutil
 
 from bench._flood import ORIGINS, PAYLOAD_BYTES
+from bench._outside import audit
 from bench._site import SITE, running_role
 from broker import listen
 from broker.messages import NodeStatus
@@ -101,6 +102,10 @@ def measure(folder: Path, mode: str, count: int, window: int, per_s: int = 0) ->
         told = flood(broker, count, window, per_s)
         used = {name: cpu_s(pid) - before[name] for name, pid in processes.items()} | {"load": told["cpu_s"]}
         records = kafka.consume("vigil.escalations")
+        status, found = audit(folder)
+    sums = found["escalations"]
+    print(f"vigil audit: present {sums['present']}, missing {sums['missing']}, repeated {sums['repeated']}")
+    assert status == 0, "vigil audit finds something missing"
     ids = Counter(record.headers["ce_id"] for record in records)
     return evaluate(told, count, {name: seconds / count * 1e6 for name, seconds in used.items()}, ids)
 
