@@ -162,6 +162,15 @@ def test_an_acknowledgement_of_a_lost_session_confirms_nothing_newer(tmp_path: P
 def test_who_does_not_confirm_is_not_sent_to_without_end_and_stays_connected(mosquitto: Mosquitto) -> None:
     """Mosquitto 2.0 sends over the window, and MQTT 3.1.1 has none: then the connection is not read for a while."""
     settings = BusSettings(url=mosquitto.url, protocol="3.1.1", receive_window=5, keepalive_s=2)
+    sent: list[int] = []
+    writer = paho_transports(settings, client_id="writer", persistent=False)(
+        TransportEvents(lambda _message: None, lambda number, _refusal: sent.append(number)), None
+    )
+    writer.open()
+    writing = threading.Thread(target=writer.run)
+    writing.start()
+    writer.publish(Outbound("t", b"subscribed", 1, retain=True))
+    wait_until(lambda: len(sent) == 1)
     held: list[Inbound] = []
     reader = paho_transports(settings, client_id="reader", persistent=False)(
         TransportEvents(held.append, lambda _number, _refusal: None), None
@@ -170,16 +179,11 @@ def test_who_does_not_confirm_is_not_sent_to_without_end_and_stays_connected(mos
     reader.subscribe([("t", 1)])
     reading = threading.Thread(target=reader.run)
     reading.start()
-    sent: list[int] = []
-    writer = paho_transports(settings, client_id="writer", persistent=False)(
-        TransportEvents(lambda _message: None, lambda number, _refusal: sent.append(number)), None
-    )
-    writer.open()
-    writing = threading.Thread(target=writer.run)
-    writing.start()
+    wait_until(lambda: len(held) == 1, what="what is retained: from now on nothing is missed")
+    assert reader.acknowledge(held.pop())
     for number in range(19):
         writer.publish(Outbound("t", b"%d" % number, 1, retain=False))
-    wait_until(lambda: len(sent) == 19)
+    wait_until(lambda: len(sent) == 20)
     wait_until(lambda: len(held) == 11, what="one more than two windows")
     paused_s = time.monotonic()
     wait_until(lambda: time.monotonic() > paused_s + 3.5 * settings.keepalive_s, what="several keep-alives")

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 
 from bridge.kafka import EVENT_TYPES, KafkaSink, TopicBook, read_event_ids
 from bridge.kafka.dead_letters import dead_letters_in
@@ -150,8 +151,13 @@ def test_errors_that_pass_lose_and_repeat_nothing(
 
 
 def test_one_bad_record_does_not_take_its_neighbours_with_it(
-    mock: tuple[MockKafka, KafkaSettings], sinks: Sinks
+    mock: tuple[MockKafka, KafkaSettings], sinks: Sinks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def with_patience(settings: dict[str, object]) -> Producer:
+        """All ten in one batch, also on a machine that is busy."""
+        return Producer({**settings, "linger.ms": 300})
+
+    monkeypatch.setattr("bridge.kafka.sink.Producer", with_patience)
     cluster, settings = mock
     sink, reports = sinks.make(settings)
     write_all(sink, records(1, 1))
