@@ -121,6 +121,20 @@ def patient(settings: KafkaSettings) -> KafkaSettings:
     return settings.model_copy(update={"connect_timeout_s": 10.0})
 
 
+@pytest.fixture
+def one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written together is one batch, also on a machine that is busy.
+
+    The mock takes a batch whose predecessor it has just refused, and then calls that one a repeat; a real Kafka does
+    not.
+    """
+
+    def with_patience(settings: dict[str, object]) -> Producer:
+        return Producer({**settings, "linger.ms": 300})
+
+    monkeypatch.setattr("bridge.kafka.sink.Producer", with_patience)
+
+
 @pytest.mark.parametrize(
     "errors",
     [
@@ -131,7 +145,7 @@ def patient(settings: KafkaSettings) -> KafkaSettings:
     ],
 )
 def test_errors_that_pass_lose_and_repeat_nothing(
-    mock: tuple[MockKafka, KafkaSettings], sinks: Sinks, errors: tuple[int, ...]
+    mock: tuple[MockKafka, KafkaSettings], sinks: Sinks, one_batch: None, errors: tuple[int, ...]
 ) -> None:
     cluster, settings = mock
     sink, reports = sinks.make(settings)
@@ -151,13 +165,8 @@ def test_errors_that_pass_lose_and_repeat_nothing(
 
 
 def test_one_bad_record_does_not_take_its_neighbours_with_it(
-    mock: tuple[MockKafka, KafkaSettings], sinks: Sinks, monkeypatch: pytest.MonkeyPatch
+    mock: tuple[MockKafka, KafkaSettings], sinks: Sinks, one_batch: None
 ) -> None:
-    def with_patience(settings: dict[str, object]) -> Producer:
-        """All ten in one batch, also on a machine that is busy."""
-        return Producer({**settings, "linger.ms": 300})
-
-    monkeypatch.setattr("bridge.kafka.sink.Producer", with_patience)
     cluster, settings = mock
     sink, reports = sinks.make(settings)
     write_all(sink, records(1, 1))
