@@ -41,9 +41,7 @@ def join(settings: Settings) -> Iterator[Join]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that asks for a Home Assistant runs with the oldest and the newest one that this machine's Pythons run."""
     if "homeassistant" in metafunc.fixturenames:
-        found = installations()
-        chosen = dict.fromkeys((found[0], found[-1])) if found else ()
-        metafunc.parametrize("homeassistant", chosen, ids=str, indirect=True, scope="module")
+        metafunc.parametrize("homeassistant", installations(), ids=str, indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,7 +99,7 @@ class Installation:
 
 @functools.cache
 def installations() -> tuple[Installation, ...]:
-    """The Home Assistants that the Pythons of this machine can run, the oldest first."""
+    """The oldest and the newest Home Assistant that the Pythons of this machine can run; the same one only once."""
     found = []
     for pins in sorted(_PINS.glob("*.txt")):
         python = _python(pins.stem)
@@ -106,7 +107,7 @@ def installations() -> tuple[Installation, ...]:
         assert version is not None, pins
         if python is not None:
             found.append(Installation(version[1], python, pins))
-    return tuple(found)
+    return tuple(dict.fromkeys((found[0], found[-1]))) if found else ()
 
 
 def _python(version: str) -> Path | None:
@@ -132,10 +133,10 @@ def _candidates(version: str) -> Iterator[str]:
 
 
 def main() -> None:
-    """Install them, or say why not."""
+    """Install them at the same time, or say why not."""
     try:
-        for installation in installations():
-            installation.program()
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(Installation.program, installations()))
     except InstallationError as error:
         sys.exit(str(error))
 
