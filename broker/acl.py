@@ -39,6 +39,7 @@ _PARTY_OF_ROLE = {
     "commands": Party.COMMANDS,
     "homeassistant": Party.HOMEASSISTANT,
     "fleet": Party.FLEET,
+    "agent": Party.SELF,
     "console": Party.PEOPLE,
     "up": Party.PEOPLE,
     "drill": Party.DRILL,
@@ -46,8 +47,9 @@ _PARTY_OF_ROLE = {
 }
 NODE_ROLES = tuple(_PARTY_OF_ROLE)
 """What a process of a node may be; ``edge.2`` has the rights of an ``edge``."""
-ALWAYS_ROLES = ("doctor",)
-"""What every node may be, so that `vigil doctor` takes no working process's place at the broker."""
+ALWAYS_ROLES = ("agent", "doctor")
+"""What every node may be: the agent that starts its processes, and `vigil doctor`, which takes no working process's
+place at the broker."""
 PERSON_ROLES = ("dashboard", "viewer")
 """What a person may be: a dashboard reads and sets, a viewer reads."""
 CLIENT_ID_PREFIX = "vigil-"

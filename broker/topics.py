@@ -24,6 +24,7 @@ from config.names import check_name, check_role
 
 __all__ = [
     "BROKER_FIGURES",
+    "CAMERA_CHECK",
     "CAMERA_CLIP",
     "CAMERA_DETECTIONS",
     "CAMERA_ESCALATION",
@@ -48,8 +49,10 @@ __all__ = [
     "MODEL",
     "NODE_BRIDGE_BEAT",
     "NODE_COMMAND",
+    "NODE_EDGE_BEAT",
     "NODE_HEALTH",
     "NODE_REPLY",
+    "NODE_REPORT",
     "NODE_STATUS",
     "NODE_WORKER",
     "NODE_WORKER_BEAT",
@@ -57,6 +60,8 @@ __all__ = [
     "PROBE",
     "RECEIPT",
     "REGISTRY_CAMERA",
+    "REGISTRY_INDEX",
+    "REGISTRY_NODE",
     "REJECT",
     "DeliveryClass",
     "Party",
@@ -272,7 +277,7 @@ CAMERA_FRAME = TopicSpec(
     kind=PayloadKind.JPEG, max_bytes=16 * _KIB * _KIB,
 )  # fmt: skip
 CAMERA_SNAPSHOT = TopicSpec(
-    "camera/{camera}/snapshot", None, DeliveryClass.STATE, (Party.EDGE,), (Party.PEOPLE,),
+    "camera/{camera}/snapshot", None, DeliveryClass.STATE, (Party.EDGE,), (Party.PEOPLE, Party.FLEET),
     "One picture on request or schedule, with FrameMeta in its comment segment.",
     kind=PayloadKind.JPEG, max_bytes=16 * _KIB * _KIB,
 )  # fmt: skip
@@ -316,7 +321,7 @@ CAMERA_TRACK_OPEN = TopicSpec(
 )  # fmt: skip
 CAMERA_ESCALATION = TopicSpec(
     "camera/{camera}/escalation/{origin}", messages.Escalation, DeliveryClass.DURABLE,
-    (Party.DETECTOR, Party.EDGE, Party.DRILL), (Party.BRIDGE, Party.PEOPLE, Party.EDGE),
+    (Party.DETECTOR, Party.EDGE, Party.DRILL, Party.FLEET), (Party.BRIDGE, Party.PEOPLE, Party.EDGE),
     "Something a person should know, with its picture.",
     max_bytes=1024 * _KIB,
 )  # fmt: skip
@@ -340,6 +345,11 @@ CAMERA_MODEL = TopicSpec(
     (Party.HOMEASSISTANT, Party.PEOPLE),
     "The model that scores this camera, and the one that the site wants.",
 )  # fmt: skip
+CAMERA_CHECK = TopicSpec(
+    "camera/{camera}/check", messages.CameraCheck, DeliveryClass.STATE, (Party.FLEET,),
+    (*_MESH, Party.HOMEASSISTANT),
+    "The last safety check: fresh, not black, blurred, covered or turned away.",
+)  # fmt: skip
 CAMERA_SET = TopicSpec(
     "camera/{camera}/set/{property}", messages.CommandValue, DeliveryClass.COMMAND,
     (Party.PEOPLE, Party.FLEET, Party.COMMANDS), (Party.EDGE,),
@@ -347,7 +357,7 @@ CAMERA_SET = TopicSpec(
 )  # fmt: skip
 NODE_STATUS = TopicSpec(
     "node/{node}/{role}/status", messages.NodeStatus, DeliveryClass.STATE, (Party.SELF,),
-    (*_MESH, Party.COMMANDS, Party.HOMEASSISTANT, Party.SELF),
+    (*_MESH, Party.EDGE, Party.COMMANDS, Party.HOMEASSISTANT, Party.SELF),
     "A process is there; its will says that it is not.",
 )  # fmt: skip
 NODE_HEALTH = TopicSpec(
@@ -368,6 +378,17 @@ NODE_BRIDGE_BEAT = TopicSpec(
     "node/{node}/{role}/bridge/beat", messages.BridgeBeat, DeliveryClass.FRAME, (Party.SELF,), _MESH,
     "A bridge is alive, once a second, with the shards of cameras that it serves.",
 )  # fmt: skip
+NODE_EDGE_BEAT = TopicSpec(
+    "node/{node}/{role}/edge/beat", messages.EdgeBeat, DeliveryClass.FRAME, (Party.SELF,), (Party.EDGE, *_MESH),
+    "A node of a pool is alive, once a second, with the pool's cameras that it watches.",
+    max_bytes=256 * _KIB,
+)  # fmt: skip
+NODE_REPORT = TopicSpec(
+    "node/{node}/{role}/report", messages.NodeReport, DeliveryClass.STATE, (Party.SELF,),
+    (Party.HOMEASSISTANT, *_MESH),
+    "How a machine is, from its agent: its processes, what it cannot do of what it is asked, how far an update is.",
+    max_bytes=256 * _KIB,
+)  # fmt: skip
 NODE_COMMAND = TopicSpec(
     "node/{node}/{role}/command", messages.Command, DeliveryClass.COMMAND, (Party.PEOPLE, Party.FLEET, Party.COMMANDS),
     (Party.SELF,),
@@ -380,8 +401,19 @@ NODE_REPLY = TopicSpec(
 )  # fmt: skip
 REGISTRY_CAMERA = TopicSpec(
     "registry/camera/{camera}", messages.CameraDocument, DeliveryClass.STATE, (Party.FLEET, Party.COMMANDS),
-    (Party.EDGE, Party.DETECTOR, Party.BRIDGE, Party.PEOPLE, Party.COMMANDS, Party.HOMEASSISTANT),
+    (Party.EDGE, Party.COMMANDS, Party.HOMEASSISTANT, *_MESH),
     "What the site says of a camera.",
+)  # fmt: skip
+REGISTRY_NODE = TopicSpec(
+    "registry/node/{node}", messages.NodeDocument, DeliveryClass.STATE, (Party.FLEET,),
+    (Party.SELF, Party.HOMEASSISTANT, *_MESH),
+    "What the site says of a node: its processes, GPUs, pools, version, settings.",
+)  # fmt: skip
+REGISTRY_INDEX = TopicSpec(
+    "registry/index", messages.RegistryIndex, DeliveryClass.STATE, (Party.FLEET,),
+    (Party.EDGE, Party.HOMEASSISTANT, Party.SELF, *_MESH),
+    "The cameras and nodes that there are, so that who was away forgets those that are gone.",
+    max_bytes=512 * _KIB,
 )  # fmt: skip
 MODEL = TopicSpec(
     "model/{name}", messages.ModelManifest, DeliveryClass.STATE, (Party.FLEET,),
@@ -415,15 +447,20 @@ CONTRACT: tuple[TopicSpec, ...] = (
     RECEIPT,
     CAMERA_OWNER,
     CAMERA_MODEL,
+    CAMERA_CHECK,
     CAMERA_SET,
     NODE_STATUS,
     NODE_HEALTH,
     NODE_WORKER,
     NODE_WORKER_BEAT,
     NODE_BRIDGE_BEAT,
+    NODE_EDGE_BEAT,
+    NODE_REPORT,
     NODE_COMMAND,
     NODE_REPLY,
     REGISTRY_CAMERA,
+    REGISTRY_NODE,
+    REGISTRY_INDEX,
     MODEL,
     REJECT,
     PROBE,

@@ -6,43 +6,27 @@ from datetime import time
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from config.names import Name
+from config.rules import Rule
+from config.section import DAYS, Day, Fraction, Polygon, Section
 
 __all__ = [
     "CameraSettings",
     "CommandedMode",
-    "Day",
     "FootageSettings",
-    "Fraction",
     "MotionSettings",
-    "Point",
-    "Polygon",
     "PrivacyMask",
     "PrivacySettings",
     "RecordingSettings",
     "ScheduleEntry",
-    "Section",
     "Zone",
 ]
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Point = tuple[Fraction, Fraction]
-Polygon = Annotated[tuple[Point, ...], Field(min_length=3, max_length=64)]
-"""Corners ``[x, y]`` as fractions of the picture's width and height, from the top left."""
-Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 CommandedMode = Literal["monitor", "zoom", "eco", "off"]
 """``monitor`` looks at everything; ``zoom`` too, and sends more and larger pictures while somebody watches; ``eco``
 decodes keyframes only until something moves; ``off`` does not touch the camera."""
-
-
-class Section(BaseModel):
-    """A part of the settings."""
-
-    # What a setting means stands below it for whoever reads or documents the source. Handing that to pydantic would
-    # parse the source of every model at each start: a third of what building them takes.
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ScheduleEntry(Section):
@@ -54,7 +38,7 @@ class ScheduleEntry(Section):
     """When they begin, ``"22:00"``."""
     end: time
     """When they end; before `start` it is on the next day."""
-    days: Annotated[tuple[Day, ...], Field(min_length=1)] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+    days: Annotated[tuple[Day, ...], Field(min_length=1)] = DAYS
     """Days on which they begin."""
 
 
@@ -168,6 +152,8 @@ class CameraSettings(Section):
     Empty means every label of whichever model."""
     zones: dict[Name, Zone] = {}
     """Areas of its picture, for events and rules."""
+    rules: dict[Name, Rule] = {}
+    """Rules of this camera alone, by name: beside those of `detector.rules`, and in place of one of the same name."""
     motion: MotionSettings = MotionSettings()
     """What counts as movement."""
     privacy: PrivacySettings = PrivacySettings()

@@ -9,8 +9,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from config.cameras import Fraction, Section
 from config.names import Name
+from config.section import Fraction, Section
 
 __all__ = [
     "BridgeSettings",

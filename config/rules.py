@@ -7,8 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from config.cameras import Day, Fraction, Point, Section
 from config.names import Name
+from config.section import DAYS, Day, Fraction, Point, Section
 
 __all__ = [
     "AbsenceRule",
@@ -25,7 +25,6 @@ __all__ = [
 ]
 
 Severity = Literal["info", "warning", "critical"]
-_DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 class Hours(Section):
@@ -35,7 +34,7 @@ class Hours(Section):
     """When they begin, ``"22:00"``."""
     end: time
     """When they end; at or before `start` it is on the next day."""
-    days: Annotated[tuple[Day, ...], Field(min_length=1)] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+    days: Annotated[tuple[Day, ...], Field(min_length=1)] = DAYS
     """Days on which they begin."""
 
     def running(self, local: datetime) -> timedelta | None:
@@ -49,7 +48,7 @@ class Hours(Section):
         for day in (today, today - timedelta(days=1)):
             begins = datetime.combine(day, self.start, local.tzinfo)
             ends = datetime.combine(day if self.end > self.start else day + timedelta(days=1), self.end, local.tzinfo)
-            if begins <= local < ends and _DAYS[day.weekday()] in self.days:
+            if begins <= local < ends and DAYS[day.weekday()] in self.days:
                 return local - begins
         return None
 

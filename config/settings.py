@@ -13,11 +13,12 @@ from typing import Annotated, Literal
 import platformdirs
 from pydantic import AfterValidator, Field, SecretStr
 
-from config.cameras import CameraSettings, FootageSettings, Fraction, Section
+from config.cameras import CameraSettings, FootageSettings
 from config.log import LogFormat, LogLevel
 from config.names import Name, this_node
 from config.outside import BridgeSettings, HomeAssistantSettings, KafkaSettings, MetricsSettings, TracingSettings
 from config.rules import PresenceRule, Rule
+from config.section import Fraction, Section
 
 __all__ = [
     "BridgeSettings",
@@ -28,6 +29,7 @@ __all__ = [
     "DeliveryOverride",
     "DetectorSettings",
     "EdgeSettings",
+    "FleetSettings",
     "HomeAssistantSettings",
     "KafkaSettings",
     "LogSettings",
@@ -37,6 +39,7 @@ __all__ = [
     "Settings",
     "TracingSettings",
     "TrackingSettings",
+    "default_registry",
     "default_state_dir",
 ]
 
@@ -227,6 +230,18 @@ class DetectorSettings(Section):
     """Rules by name."""
 
 
+def default_registry() -> Path:
+    """Where the files of this user's site are: what people write, kept apart from what Vigil can make anew."""
+    return Path(platformdirs.user_config_dir("vigil", appauthor=False)) / "registry"
+
+
+class FleetSettings(Section):
+    """What keeps cameras and nodes in order."""
+
+    registry: Path = Field(default_factory=default_registry)
+    """Folder with the site's cameras and nodes, one YAML file each."""
+
+
 class ConsoleSettings(Section):
     """The web page."""
 
@@ -261,6 +276,8 @@ class Settings(Section):
     """The way out."""
     homeassistant: HomeAssistantSettings = HomeAssistantSettings()
     """What Home Assistant is told."""
+    fleet: FleetSettings = FleetSettings()
+    """What keeps cameras and nodes in order."""
     console: ConsoleSettings = ConsoleSettings()
     """The web page."""
     metrics: MetricsSettings = MetricsSettings()

@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-import queue
-import secrets
 import sys
-import time
 
 import click
 import msgspec
 
-from broker import Bus, Delivery, Topic, listen
-from broker.messages import CommandValue, Reply
-from broker.topics import CAMERA_SET, NODE_REPLY
+from broker.asking import Asker
 from config import PermanentError, TransientError, configure_logging
 from config.durations import DURATION, format_duration
 from config.names import check_name
 from config.text import printable
 from console.loading import SettingsLoader
 
-__all__ = ["camera"]
-
-_CONNECT_WAIT_S = 5.0
-_ASK_AGAIN_S = 2.0
-"""The same order, by its id: a node that has it already only answers again."""
-
-
-@click.group()
-def camera() -> None:
-    """Tell a camera how to watch, and hear what came of it.
-
-    \b
-    vigil camera set yard mode eco          decode keyframes only, until something moves
-    vigil camera set yard privacy ON        show no picture of it anywhere
-    vigil camera set yard clip 30           cut the last 30 seconds out of what was recorded
-    """
+__all__ = ["set_"]
 
 
 def _read_name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
@@ -44,7 +24,7 @@ def _read_name(_context: click.Context, _parameter: click.Parameter, value: str)
         raise click.BadParameter(str(error)) from error
 
 
-@camera.command("set")
+@click.command("set")
 @click.argument("camera", metavar="CAMERA", callback=_read_name)
 @click.argument("name", metavar="PROPERTY", callback=_read_name)
 @click.argument("value", metavar="VALUE", default="ON")
@@ -77,22 +57,13 @@ def set_(load: SettingsLoader, *, camera: str, name: str, value: str, wait_s: fl
     """
     settings = load.read()
     configure_logging("error" if settings.log.level == "info" else settings.log.level, stream=sys.stderr)
-    answers: queue.SimpleQueue[Reply] = queue.SimpleQueue()
-    order = CommandValue(value=value, correlation_id=f"cli-{secrets.token_hex(8)}")
-
-    def on_reply(delivery: Delivery) -> None:
-        if isinstance(delivery.content, Reply) and delivery.content.correlation_id == order.correlation_id:
-            answers.put(delivery.content)
-
-    bus = listen(settings, "camera")
-    bus.subscribe(NODE_REPLY, on_reply)
-    bus.start()
-    try:
-        if not bus.wait_connected(_CONNECT_WAIT_S):
-            raise TransientError(f"no broker at {settings.bus.url}: start one, or name another with --bus URL")
-        reply = _ask(bus, CAMERA_SET.at(bus.site, camera=camera, property=name), order, answers, wait_s)
-    finally:
-        bus.close()
+    with Asker(settings, "camera") as asker:
+        reply = asker.set(camera, name, value, wait_s)
+    if reply is None:
+        raise TransientError(
+            f"nobody answered within {format_duration(wait_s)}: no node of site {settings.site!r} watches camera "
+            f"{camera!r} now; `vigil watch --camera {camera} --kind state` shows who did"
+        )
     if as_json:
         click.echo(msgspec.json.encode(reply))
     if not reply.ok:
@@ -100,17 +71,3 @@ def set_(load: SettingsLoader, *, camera: str, name: str, value: str, wait_s: fl
     if not as_json:
         for key, text in reply.result.items():
             click.echo(f"{key:<12} {printable(text, 1000)}")
-
-
-def _ask(bus: Bus, topic: Topic, order: CommandValue, answers: queue.SimpleQueue[Reply], wait_s: float) -> Reply:
-    end_s = time.monotonic() + wait_s
-    while (left_s := end_s - time.monotonic()) > 0:
-        bus.publish(topic, order)
-        try:
-            return answers.get(timeout=min(_ASK_AGAIN_S, left_s))
-        except queue.Empty:
-            continue
-    raise TransientError(
-        f"nobody answered within {format_duration(wait_s)}: no node of site {bus.site!r} watches camera "
-        f"{topic.camera!r} now; `vigil watch --camera {topic.camera} --kind state` shows who did"
-    )

@@ -7,18 +7,18 @@ extra installed still runs what that extra is for.
 from __future__ import annotations
 
 import gc
-import importlib
 import importlib.metadata
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import click
+
+from console.lazy import CommandEntry, LazyGroup
 
 __all__ = ["COMMANDS", "CommandEntry", "cli", "main"]
 
@@ -29,23 +29,6 @@ EXIT_INTERRUPTED = 130
 """128 + SIGINT, as shells report it."""
 EXIT_PIPE_CLOSED = 141
 """128 + SIGPIPE: the reader left, as `head` does."""
-
-
-@dataclass(frozen=True, slots=True)
-class CommandEntry:
-    """One command of the root.
-
-    Attributes:
-        name: what people type.
-        target: ``module:attribute`` of the click command.
-        about: its line in the root's help; here, so that the help imports nothing.
-        extra: the extra of the distribution that brings its libraries; empty where the bare installation does.
-    """
-
-    name: str
-    target: str
-    about: str
-    extra: str = ""
 
 
 COMMANDS: tuple[CommandEntry, ...] = (
@@ -69,7 +52,7 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("metrics", "broker.metrics_cli:metrics", "List where Prometheus scrapes this machine's roles."),
     CommandEntry("topics", "broker.cli:topics", "Print every topic of the bus."),
     CommandEntry("watch", "console.watch:watch", "Follow the bus live."),
-    CommandEntry("camera", "console.camera_cli:camera", "Tell a camera how to watch, and take clips and snapshots."),
+    CommandEntry("camera", "console.groups:camera", "Add cameras, look at them, tell them how to watch."),
     CommandEntry("escalations", "bridge.journal_cli:escalations", "List the escalations in the journal."),
     CommandEntry("events", "bridge.journal_cli:events", "List the events (motion, track) in the journal."),
     CommandEntry("export", "bridge.journal_cli:export", "Write what the journal has into JSON lines or Parquet."),
@@ -85,17 +68,15 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("motion", "edge.motion.cli:motion", "Try out motion detection on a camera or a video.", "edge"),
     CommandEntry("config", "console.config_cli:config", "Check and show the settings."),
     CommandEntry("doctor", "broker.cli:doctor", "Look for what is wrong with this machine's set-up."),
-    CommandEntry("ca", "fleet.cli_ca:ca", "Make and run the site's certificate authority.", "fleet"),
-    CommandEntry("enrol", "fleet.cli_enrol:enrol", "Let a node or a person onto the secure bus.", "fleet"),
-    CommandEntry("join", "fleet.cli_node:join", "Join the secure bus with a token.", "fleet"),
-    CommandEntry("renew", "fleet.cli_node:renew", "Renew this machine's certificates.", "fleet"),
-    CommandEntry("grant", "fleet.cli_members:grant", "Change what a member may do.", "fleet"),
-    CommandEntry("revoke", "fleet.cli_members:revoke", "Shut a node or a person out.", "fleet"),
-    CommandEntry("members", "fleet.cli_members:members", "List who belongs to the site.", "fleet"),
+    CommandEntry("ca", "fleet.enrolment.cli_ca:ca", "Make and run the site's certificate authority.", "fleet"),
+    CommandEntry("enrol", "fleet.enrolment.cli_enrol:enrol", "Let a node or a person onto the secure bus.", "fleet"),
+    CommandEntry("join", "fleet.enrolment.cli_node:join", "Join the secure bus with a token.", "fleet"),
+    CommandEntry("renew", "fleet.enrolment.cli_node:renew", "Renew this machine's certificates.", "fleet"),
+    CommandEntry("grant", "fleet.enrolment.cli_members:grant", "Change what a member may do.", "fleet"),
+    CommandEntry("revoke", "fleet.enrolment.cli_members:revoke", "Shut a node or a person out.", "fleet"),
+    CommandEntry("members", "fleet.enrolment.cli_members:members", "List who belongs to the site.", "fleet"),
     CommandEntry("completion", "console.completion:completion", "Print the completion script of a shell."),
 )
-
-_BY_NAME = {entry.name: entry for entry in COMMANDS}
 
 _EXTRAS_OF_LIBRARY: dict[str, tuple[str, ...]] = {
     "PIL": ("edge",),
@@ -125,49 +106,21 @@ class RefusalError(Exception):
         self.status = status
 
 
-class RootGroup(click.Group):
-    """Commands by name, imported when they are called."""
+class RootGroup(LazyGroup):
+    """The root: refuses secrets on the command line, and tells every error in one line."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse a secret on the command line, before anything repeats it; then read the root's options."""
         _refuse_secrets(args)
         return super().parse_args(ctx, args)
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of the table."""
-        del ctx
-        return [entry.name for entry in COMMANDS]
-
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command."""
-        del ctx
-        entry = _BY_NAME.get(cmd_name)
-        if entry is None:
-            return None
-        module, _, attribute = entry.target.partition(":")
+        """Import one command; where a library of its extra is missing, say which."""
         try:
-            command = getattr(importlib.import_module(module), attribute)
+            return super().get_command(ctx, cmd_name)
         except ModuleNotFoundError as error:
             _tell_missing(error, cmd_name)
             raise
-        if not isinstance(command, click.Command):
-            raise TypeError(f"{entry.target} is no click command")
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing them."""
-        del ctx
-        with formatter.section("Commands"):
-            formatter.write_dl([(entry.name, entry.about) for entry in COMMANDS])
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[click.shell_completion.CompletionItem]:
-        """Complete a command's name without importing any."""
-        names = [
-            click.shell_completion.CompletionItem(entry.name, help=entry.about)
-            for entry in COMMANDS
-            if entry.name.startswith(incomplete)
-        ]
-        return names + click.Command.shell_complete(self, ctx, incomplete)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - whatever the command returns
         """Run a command; what it raises on purpose becomes one line and an exit status."""
@@ -223,7 +176,8 @@ def _tell_missing(error: ModuleNotFoundError, command: str | None) -> None:
     extras = _EXTRAS_OF_LIBRARY.get(library)
     if extras is None:
         return
-    own = _BY_NAME[command].extra if command in _BY_NAME else ""
+    entry = cli.entries.get(command or "")
+    own = "" if entry is None else entry.extra
     cure = f"pip install 'vigil-mesh[{own if own in extras else extras[0]}]'"
     raise RefusalError(f"`vigil {command}` needs {library}, which is not installed: {cure}", 1) from error
 
@@ -239,7 +193,9 @@ def _print_version(ctx: click.Context, _parameter: click.Parameter, value: bool)
     ctx.exit()
 
 
-@click.group(cls=RootGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=RootGroup, entries=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.option(
     "--config",
     "file",

@@ -5,21 +5,16 @@ Pure: what the machine has (free ports) is asked through functions that come in.
 
 from __future__ import annotations
 
-import os
 import shlex
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
 from broker.topics import CAMERA_FRAME
-from config import ConfigError, service
-from config.files import write_atomically
+from config import ConfigError
 from config.settings import BrokerSettings, CameraSettings, DetectorSettings, Settings, default_state_dir
-from config.sources import secrets_in, variable_of
 
 __all__ = [
     "DEFAULT_CAMERA",
@@ -29,8 +24,6 @@ __all__ = [
     "choose_cameras",
     "compose",
     "reachable",
-    "role_environment",
-    "write_site_file",
 ]
 
 DEFAULT_CAMERA = "street"
@@ -247,43 +240,3 @@ def _url_of(settings: BrokerSettings) -> str:
 def reachable(host: str) -> str:
     """Where a client on this machine finds a server that listens on `host`."""
     return _EVERY_ADDRESS.get(host, host)
-
-
-def write_site_file(plan: Plan, path: Path) -> None:
-    """Write the settings of the roles, for their owner's eyes only: sources of cameras may hold logins.
-
-    Passwords and the like are not in it; they go by :func:`role_environment`.
-
-    Any role can be run by hand with it: ``vigil --config PATH edge``.
-    """
-    document = plan.settings.model_dump(mode="json", exclude_defaults=True)
-    for *sections, name in secrets_in(plan.settings):
-        section = document
-        for part in sections:
-            section = section[part]
-        del section[name]
-    document |= {
-        "site": plan.settings.site,
-        "node": plan.settings.node,
-        "state_dir": str(plan.settings.state_dir.absolute()),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    header = "# Written by `vigil up` at each start: what its processes run with.\n"
-    write_atomically(path, header + yaml.safe_dump(document, sort_keys=False))
-
-
-def role_environment(settings: Settings, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment of the roles.
-
-    Settings in it are left out, because they are in the site file already and would go above it; secrets are put in,
-    because they are not: a command line every user reads with `ps`, while Linux shows ``/proc/PID/environ`` to the
-    process's own user and to root only, who can read its memory and its files as well. systemd watches the process that
-    it started, not the roles.
-    """
-    fields = {f"VIGIL_{name}".upper() for name in Settings.model_fields}
-    kept = {
-        name: value
-        for name, value in environment.items()
-        if name.upper().partition("__")[0] not in fields and name.upper() not in {"VIGIL_CONFIG", *service.ENVIRONMENT}
-    }
-    return kept | {variable_of(place): secret for place, secret in secrets_in(settings).items()}

@@ -19,13 +19,14 @@ from config.durations import DURATION, format_duration
 from config.errors import EXIT_CONFIG
 from config.files import FileWatch
 from config.options import camera_option
+from config.process import Departure, RoleProcess, role_command, stop_in_order
 from config.settings import CameraSettings, Settings
-from console.compose import Machine, Plan, choose_cameras, compose, role_environment, write_site_file
+from config.site_file import role_environment, write_site_file
+from console.compose import Machine, Plan, choose_cameras, compose
 from console.loading import EXPOSED, SettingsLoader
 from console.logtail import LogTail
 from console.machine import PortClaims, answers, hold_state
 from console.mesh import MeshSnapshot, MeshView
-from console.process import Departure, RoleProcess, role_command, stop_in_order
 from console.status import PlainScreen, Screen, TerminalScreen
 from console.verdict import Marks, read_marks, run_audit
 
@@ -207,7 +208,7 @@ class Mesh:
         Raises:
             ConfigError, PermanentError: what the role that gave up said.
         """
-        write_site_file(self._plan, self._site_file)
+        write_site_file(self._plan.settings, self._site_file, written_by="vigil up")
         before = read_marks(self._plan.settings)
         self._say_hello()
         try:
@@ -288,7 +289,7 @@ class Mesh:
             self._plan = replace(self._plan, settings=settings.model_copy(update={"cameras": cameras}))
             for notice in _let_in(self._plan) if self._plan.is_secure else ():
                 self._screen.note(notice)
-            write_site_file(self._plan, self._site_file)
+            write_site_file(self._plan.settings, self._site_file, written_by="vigil up")
             self._screen.note(f"{self._source.path} has changed: the cameras are {', '.join(cameras)}")
 
     def _tend_roles(self, now_s: float) -> None:

@@ -15,9 +15,9 @@ import msgspec
 from broker.outbox import Backlog, read_backlogs
 from broker.session import find_outboxes
 from broker.topics import CAMERA_ESCALATION
+from config.process import vigil_command
 from config.settings import Settings
 from config.text import printable
-from console.process import vigil_command
 
 __all__ = ["AuditReport", "AuditedStream", "Marks", "Verdict", "judge", "read_marks", "run_audit"]
 

@@ -12,12 +12,12 @@ from typing import Literal
 
 from broker.messages import Mode
 from config.cameras import CameraSettings, ScheduleEntry
+from config.section import DAYS
 
 __all__ = ["NOTHING_COMMANDED", "Commanded", "RecordingMode", "Wanted", "decide", "scheduled_mode"]
 
 RecordingMode = Literal["off", "motion", "continuous"]
 LastingMode = Literal["monitor", "eco", "off"]
-_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def scheduled_mode(schedule: Sequence[ScheduleEntry], now: datetime, zone: tzinf
 
 
 def _covers(entry: ScheduleEntry, day: datetime, now: datetime, zone: tzinfo) -> bool:
-    if _DAYS[day.weekday()] not in entry.days:
+    if DAYS[day.weekday()] not in entry.days:
         return False
     ends_on = day if entry.end > entry.start else day + timedelta(days=1)
     starts_at = datetime.combine(day, entry.start, zone)

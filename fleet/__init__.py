@@ -1,3 +1,3 @@
-"""The nodes as a population: who belongs to the site, and with which rights."""
+"""The nodes and cameras as a population: found, enrolled, told what to do, kept up to date."""
 
 __all__: list[str] = []

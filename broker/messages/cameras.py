@@ -12,16 +12,19 @@ from broker.messages.models import ModelRef
 
 __all__ = [
     "Active",
+    "CameraCheck",
     "CameraDocument",
     "CameraModel",
     "CameraState",
     "ClipEvent",
+    "Finding",
     "FoundPeople",
     "FoundPerson",
     "FrameMeta",
     "MotionEvent",
     "MotionHour",
     "MotionTrend",
+    "RegistryIndex",
 ]
 
 
@@ -200,21 +203,78 @@ class ClipEvent(Message, frozen=True, kw_only=True):
 
 
 class CameraDocument(Message, frozen=True, kw_only=True):
-    """What the fleet says of a camera.
+    """What the site says of a camera: its file in the registry, without logins.
 
     Attributes:
-        source: where its pictures come from, without credentials: those are in its node's own settings.
-        node: the node that watches it.
+        source: where its pictures come from, without credentials: those reach its node another way.
+        node: the node that watches it; None where a pool does, or where only a node that names it itself does.
+        pool: the pool whose nodes share it out among themselves.
+        excluded: nobody is to touch it, also where a node's own settings name it.
+        name: what people call it; empty where that is its name in topics.
+        area: room or part of the premises.
         revision: grows with every change.
         settings: the camera's settings, as a site file has them below ``cameras.{camera}``, without `source`; what is
-            not named keeps the node's own setting, or the default.
+            left out keeps the value of the node's own settings or the default.
     """
 
     camera: Short
     source: Text
     node: Short | None = None
+    pool: Short | None = None
+    excluded: bool = False
+    name: Short = ""
+    area: Short = ""
     revision: Count = 0
     settings: dict[str, Any] = {}
+
+
+class RegistryIndex(Message, frozen=True, kw_only=True):
+    """Every camera and node of the site's registry: who was away learns from it what is not there any more.
+
+    Attributes:
+        revision: grows with every change.
+    """
+
+    revision: Count
+    at: Moment
+    cameras: tuple[Short, ...] = ()
+    nodes: tuple[Short, ...] = ()
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that a safety check has looked at.
+
+    Attributes:
+        check: what was looked at.
+        ok: whether it is as it should be.
+        value: what was measured, in the unit that `about` names; None where nothing could be.
+        limit: what it may be at most, or must be at least.
+        about: in words, with the cure where it is not well.
+    """
+
+    check: Literal["fresh", "black", "blurred", "covered", "turned", "frozen"]
+    ok: bool
+    value: float | None = None
+    limit: float | None = None
+    about: Text = ""
+
+
+class CameraCheck(Message, frozen=True, kw_only=True):
+    """The last safety check of a camera.
+
+    Attributes:
+        reason: why it was made.
+        captured_at: of the picture that was looked at; None where none came.
+        reference_at: when the reference picture was taken; None without one.
+    """
+
+    camera: Short
+    at: Moment
+    ok: bool
+    reason: Literal["schedule", "request"]
+    captured_at: Moment | None = None
+    reference_at: Moment | None = None
+    findings: tuple[Finding, ...] = ()
 
 
 class CameraModel(Message, frozen=True, kw_only=True):

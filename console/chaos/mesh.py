@@ -17,15 +17,15 @@ import yaml
 from broker.outbox import read_backlogs
 from broker.session import find_outboxes
 from config import PermanentError
+from config.process import role_command
 from config.settings import Settings
+from config.site_file import role_environment
 from console.chaos.clock import Clocks
 from console.chaos.logbook import Logbook
 from console.chaos.process import OnLine, VictimProcess
 from console.chaos.proxy import Switchboard
 from console.chaos.schedule import BROKER, KEEPALIVE_S, ROLES
-from console.compose import role_environment
 from console.machine import PortClaims, answers
-from console.process import role_command
 
 __all__ = ["DRILLS", "SITE", "Mesh", "MeshOptions"]
 

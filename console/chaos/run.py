@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from config import PermanentError
+from config.process import vigil_command
 from config.text import printable
 from console.chaos.checks import Tally, check_audit, check_journal, check_promises, read_journal, split
 from console.chaos.clock import Clocks, find_faketime
@@ -19,7 +20,6 @@ from console.chaos.faults import Injector
 from console.chaos.mesh import DRILLS, Mesh, MeshOptions
 from console.chaos.resends import ResendCounter
 from console.chaos.schedule import BROKER, ROLES, Fault, FaultKind, make_schedule
-from console.process import vigil_command
 from console.verdict import AuditReport
 
 __all__ = ["ChaosRun", "RunReport", "RunSpec", "Tell"]

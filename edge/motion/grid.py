@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from config.cameras import Polygon
+    from config.section import Polygon
 
 __all__ = ["Areas", "Grid"]
 

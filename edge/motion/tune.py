@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from config.cameras import MotionSettings, Polygon
+from config.cameras import MotionSettings
+from config.section import Polygon
 from edge.modes import Movement
 from edge.motion.blobs import find_blobs
 from edge.motion.detector import BoxXyxy, MotionDetector, MotionResult, limits_of

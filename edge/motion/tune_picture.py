@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
-from config.cameras import Polygon
+from config.section import Polygon
 from edge.motion.tune import Advice, Seen, Trial, Tuning
 
 __all__ = ["paint_tuning"]

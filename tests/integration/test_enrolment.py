@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-import fleet.server
+import fleet.enrolment.server
 from broker.authority import INVITATION_S, Authority
 from broker.certs import key_fits, make_key, make_request, read_certificate
 from broker.identity import Credentials, IdentityFolder
@@ -22,10 +22,10 @@ from broker.members import CaFolder, Kind
 from config.clock import Clock, ManualClock, SystemClock
 from config.errors import PermanentError, TransientError
 from config.settings import BrokerSettings
-from fleet.client import AuthorityAddress, join, renew
-from fleet.server import EnrolmentServer
-from fleet.token import JoinToken
-from fleet.wire import JOIN_PATH, REQUEST_BYTES_MAX
+from fleet.enrolment.client import AuthorityAddress, join, renew
+from fleet.enrolment.server import EnrolmentServer
+from fleet.enrolment.token import JoinToken
+from fleet.enrolment.wire import JOIN_PATH, REQUEST_BYTES_MAX
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
@@ -280,7 +280,7 @@ def dribbles(raw: socket.socket) -> None:
 def test_callers_who_hold_every_place_are_thrown_out_in_time(
     door: Door, monkeypatch: pytest.MonkeyPatch, behaviour: Callable[[socket.socket], None]
 ) -> None:
-    monkeypatch.setattr(fleet.server, "_CONNECTION_S", 0.5)
+    monkeypatch.setattr(fleet.enrolment.server, "_CONNECTION_S", 0.5)
     with contextlib.ExitStack() as held:
         for _ in range(40):
             raw = held.enter_context(socket.create_connection((HOST, door.server.port), 10))
@@ -296,7 +296,7 @@ def test_callers_who_hold_every_place_are_thrown_out_in_time(
 
 
 def test_a_caller_who_never_ends_its_request_is_cut_off(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet.server, "_CONNECTION_S", 0.5)
+    monkeypatch.setattr(fleet.enrolment.server, "_CONNECTION_S", 0.5)
     with (
         socket.create_connection((HOST, door.server.port), 10) as raw,
         context(door).wrap_socket(raw) as connection,

@@ -42,6 +42,7 @@ from broker.topics import (
     PROBE,
     RECEIPT,
     REGISTRY_CAMERA,
+    REGISTRY_INDEX,
     REJECT,
     Party,
     TopicSpec,
@@ -58,6 +59,7 @@ PARTIES = {
     "console": Party.PEOPLE,
     "up": Party.PEOPLE,
     "drill": Party.DRILL,
+    "agent": None,
     "doctor": None,
 }
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,12}", fullmatch=True)
@@ -153,7 +155,7 @@ def test_what_takes_commands_gives_orders_and_reads_only_what_answers_them() -> 
     written = {spec.name for spec in CONTRACT if may(COMMANDS, "write", spec)}
     read = {spec.name for spec in CONTRACT if may(COMMANDS, "read", spec)}
     assert written == {CAMERA_SET.name, NODE_COMMAND.name, REGISTRY_CAMERA.name}
-    assert read == {CAMERA_STATE.name, NODE_STATUS.name, NODE_REPLY.name, REGISTRY_CAMERA.name}
+    assert read == {CAMERA_STATE.name, NODE_STATUS.name, NODE_REPLY.name, REGISTRY_CAMERA.name, REGISTRY_INDEX.name}
 
 
 def test_people_read_and_set_and_nothing_else() -> None:

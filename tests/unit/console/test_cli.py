@@ -8,7 +8,6 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from console import cli as cli_module
 from console.cli import COMMANDS, CommandEntry, cli, main
 
 NAMES = [entry.name for entry in COMMANDS]
@@ -145,7 +144,7 @@ def extra_commands(monkeypatch: pytest.MonkeyPatch) -> None:
         name: CommandEntry(name, f"{__name__}:{name}", "", "bridge")
         for name in ("absent_library", "broken", "interrupted")
     }
-    monkeypatch.setattr(cli_module, "_BY_NAME", own)
+    monkeypatch.setattr(cli, "entries", own)
 
 
 @pytest.mark.usefixtures("extra_commands")

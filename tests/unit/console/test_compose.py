@@ -7,8 +7,9 @@ import yaml
 
 from config import ConfigError
 from config.settings import Settings
+from config.site_file import role_environment, write_site_file
 from config.sources import check_settings, load_settings
-from console.compose import Machine, Plan, compose, role_environment, write_site_file
+from console.compose import Machine, Plan, compose
 
 ALL_FREE = Machine(port_is_free=lambda _host, _port: True, free_port=lambda _host: 40_000)
 ALL_TAKEN = Machine(port_is_free=lambda _host, _port: False, free_port=lambda _host: 40_000)
@@ -91,7 +92,7 @@ def test_the_roles_read_back_what_was_planned(tmp_path: Path) -> None:
     }
     plan = compose(load_settings(None, given), ALL_TAKEN)
     path = tmp_path / "up" / "vigil.yaml"
-    write_site_file(plan, path)
+    write_site_file(plan.settings, path, written_by="vigil up")
     assert path.stat().st_mode & 0o777 == 0o600
     read, errors = check_settings(path)
     assert errors == []
@@ -112,7 +113,7 @@ def test_secrets_go_by_environment_and_settings_in_it_do_not_go_above_the_site_f
     settings = load_settings(None, given)
     path = tmp_path / "up.yaml"
     plan = compose(settings, ALL_FREE)
-    write_site_file(plan, path)
+    write_site_file(plan.settings, path, written_by="vigil up")
     assert "hunter" not in path.read_text()
     assert "password" not in path.read_text()
     assert yaml.safe_load(path.read_text())["bus"]["username"] == "vigil"

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from broker.certs import make_issuer
 from config.errors import ConfigError
-from fleet.client import AuthorityAddress
-from fleet.token import JoinToken
+from fleet.enrolment.client import AuthorityAddress
+from fleet.enrolment.token import JoinToken
 
 CA, OTHER = (make_issuer("Vigil home processes", "home", datetime(2026, 1, 1, tzinfo=UTC)).pem for _ in range(2))
 

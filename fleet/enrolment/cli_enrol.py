@@ -24,11 +24,11 @@ from config.clock import SystemClock
 from config.errors import ConfigError
 from config.files import write_atomically
 from config.settings import BrokerSettings, Settings
-from fleet.client import AuthorityAddress
-from fleet.membership import cameras_option, rights_option, rights_text, roles_option, tell_shared_cameras
-from fleet.server import EnrolmentServer, announced_port
-from fleet.token import JoinToken
-from fleet.wire import DEFAULT_PORT
+from fleet.enrolment.client import AuthorityAddress
+from fleet.enrolment.membership import cameras_option, rights_option, rights_text, roles_option, tell_shared_cameras
+from fleet.enrolment.server import EnrolmentServer, announced_port
+from fleet.enrolment.token import JoinToken
+from fleet.enrolment.wire import DEFAULT_PORT
 
 __all__ = ["enrol"]
 

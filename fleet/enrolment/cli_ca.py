@@ -16,8 +16,8 @@ from broker.members import ca_folder
 from broker.scrape import scraped
 from config import stop_on_signals
 from config.settings import Settings
-from fleet.server import EnrolmentServer, announced
-from fleet.wire import DEFAULT_PORT
+from fleet.enrolment.server import EnrolmentServer, announced
+from fleet.enrolment.wire import DEFAULT_PORT
 
 __all__ = ["ca"]
 

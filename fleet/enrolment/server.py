@@ -31,7 +31,7 @@ from config.clock import Clock, SystemClock
 from config.errors import BadPayloadError, ConfigError, VigilError
 from config.log import get_logger
 from config.settings import BrokerSettings
-from fleet.wire import CA_PATH, JOIN_PATH, RENEW_PATH, REQUEST_BYTES_MAX, read_join_request
+from fleet.enrolment.wire import CA_PATH, JOIN_PATH, RENEW_PATH, REQUEST_BYTES_MAX, read_join_request
 
 __all__ = ["EnrolmentServer", "announced", "announced_port"]
 

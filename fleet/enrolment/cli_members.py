@@ -14,7 +14,7 @@ from broker.authority import Authority
 from broker.members import Member, Roster, ca_folder, load_roster
 from config.clock import SystemClock
 from config.settings import BrokerSettings, Settings
-from fleet.membership import cameras_option, rights_option, rights_text, roles_option, tell_shared_cameras
+from fleet.enrolment.membership import cameras_option, rights_option, rights_text, roles_option, tell_shared_cameras
 
 __all__ = ["grant", "members", "revoke"]
 

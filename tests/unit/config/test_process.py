@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from config import Backoff
-from console import process as process_module
-from console.process import Departure, RoleProcess, role_command, stop_in_order
+from config import process as process_module
+from config.process import Departure, RoleProcess, role_command, stop_in_order
 from tests.support.waiting import wait_until
 
 Starter = Callable[..., RoleProcess]

@@ -12,8 +12,8 @@ import msgspec
 
 from broker.identity import Admission, Credentials
 from config.errors import ConfigError, PermanentError, TransientError
-from fleet.token import JoinToken
-from fleet.wire import (
+from fleet.enrolment.token import JoinToken
+from fleet.enrolment.wire import (
     CA_PATH,
     DEFAULT_PORT,
     JOIN_PATH,

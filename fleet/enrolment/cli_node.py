@@ -21,11 +21,11 @@ from config.errors import ConfigError
 from config.files import write_atomically
 from config.names import check_name
 from config.settings import Settings
-from fleet.client import AuthorityAddress
-from fleet.client import join as ask_to_join
-from fleet.client import renew as ask_to_renew
-from fleet.token import JoinToken
-from fleet.wire import read_admission
+from fleet.enrolment.client import AuthorityAddress
+from fleet.enrolment.client import join as ask_to_join
+from fleet.enrolment.client import renew as ask_to_renew
+from fleet.enrolment.token import JoinToken
+from fleet.enrolment.wire import read_admission
 
 __all__ = ["join", "renew"]
 

@@ -1,0 +1,3 @@
+"""Nodes, as the site sees them: let in, told, looked after."""
+
+__all__: list[str] = []
