@@ -198,11 +198,6 @@ def test_a_grant_changes_rights_at_once_and_certificates_with_the_next_renewal(a
         authority.renew(admission.certificates["detector"].encode())
     renewed = authority.renew(admission.certificates["edge"].encode()).certificates
     assert set(renewed) == {"agent", "edge", "bridge", "doctor"}
-        "agent",
-        "edge",
-        "bridge",
-        "doctor",
-    }
 
 
 def test_a_person_has_rights_and_a_certificate_of_the_peoples_authority(authority: Authority) -> None:
