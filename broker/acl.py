@@ -103,8 +103,10 @@ class _User:
 
     def _places(self, site: str, spec: TopicSpec, access: Access, party: Party) -> Iterator[str]:
         # A topic that names a process is that process's: nobody else reads it where the process does (its orders
-        # and receipts, which others write), else nobody else writes it.
-        is_owner = party is Party.SELF or (access == "write" and Party.SELF not in spec.readers)
+        # and receipts, which others write), else nobody else writes it; but who is named beside it, to take away what
+        # it has left.
+        is_others = Party.SELF in spec.readers or Party.SELF in spec.writers
+        is_owner = party is Party.SELF or (access == "write" and not is_others)
         params = {name: self.own[name] for name in spec.placeholders if name in self.own} if is_owner else {}
         if spec.is_outside:
             yield spec.topic_filter(site, prefix=HOMEASSISTANT_PREFIX)

@@ -20,7 +20,16 @@ import psutil
 from msgspec.structs import replace
 
 from broker.acl import ALWAYS_ROLES, CLIENT_ID_PREFIX, PERSON_ROLES, check_node_role
-from broker.certs import Issuer, key_fits, make_issuer, make_key, make_request, read_certificate, request_key
+from broker.certs import (
+    CertificateFacts,
+    Issuer,
+    key_fits,
+    make_issuer,
+    make_key,
+    make_request,
+    read_certificate,
+    request_key,
+)
 from broker.identity import Admission, IdentityFolder
 from broker.members import (
     CaFolder,
@@ -121,6 +130,10 @@ class Authority:
         """The site's name."""
         return self.roster().site
 
+    def sign_content(self, content: bytes) -> bytes:
+        """Its signature, which everybody with the authority's certificate can check (`broker.certs.is_signed_by`)."""
+        return self._processes.sign_content(content)
+
     def roster(self) -> Roster:
         """Who belongs to the site now.
 
@@ -129,7 +142,15 @@ class Authority:
         """
         return load_roster(self.folder)
 
-    def invite(self, name: str, kind: Kind, roles: Iterable[str], cameras: Iterable[str] = ()) -> bytes:
+    def invite(
+        self,
+        name: str,
+        kind: Kind,
+        roles: Iterable[str],
+        cameras: Iterable[str] = (),
+        *,
+        valid_s: float = INVITATION_S,
+    ) -> bytes:
         """Promise somebody a place, in place of an earlier promise.
 
         Args:
@@ -137,9 +158,10 @@ class Authority:
             kind: which of them.
             roles: of the node's processes; of a person, one of :data:`broker.acl.PERSON_ROLES`.
             cameras: those that the node watches.
+            valid_s: seconds that the promise holds; a card is carried further than a token that is read aloud.
 
         Returns:
-            The secret that lets whoever has it in, once, for :data:`INVITATION_S`. It is nowhere else.
+            The secret that lets whoever has it in, once. It is nowhere else.
 
         Raises:
             ConfigError: a name or role cannot be, or the name is another kind's.
@@ -155,7 +177,7 @@ class Authority:
                 roles=roles,
                 cameras=cameras,
                 token_sha256=hashlib.sha256(secret).hexdigest(),
-                expires_at=now + timedelta(seconds=INVITATION_S),
+                expires_at=now + timedelta(seconds=valid_s),
             )
             roster = roster.without_invitation(name)
             return replace(roster, invitations=(*roster.invitations, promise)), secret
@@ -220,13 +242,20 @@ class Authority:
         facts = read_certificate(certificate)
 
         def change(roster: Roster, now: datetime) -> tuple[Roster, Admission]:
-            for member in roster.members:
-                for known in member.in_force(now):
-                    if known.serial == facts.serial and member.common_name(known.role) == facts.common_name:
-                        return self._issue(roster, member, facts.public_key, now)
-            raise RefusedError(f"the certificate {facts.serial} of {facts.common_name!r} is not in force")
+            return self._issue(roster, _owner(roster, facts, now), facts.public_key, now)
 
         return self._change(change)
+
+    def owner(self, certificate: bytes) -> Member:
+        """The member to whom a certificate belongs.
+
+        Args:
+            certificate: PEM or DER; its owner has proved to have the key.
+
+        Raises:
+            RefusedError: it is nobody's, revoked or expired.
+        """
+        return _owner(self.roster(), read_certificate(certificate), self._clock.now())
 
     def grant(
         self,
@@ -458,6 +487,14 @@ def _known(roster: Roster, name: str) -> Member:
         names = ", ".join(one.name for one in roster.members) or "nobody yet"
         raise ConfigError(f"there is no member {name[:80]!r}; `vigil members` lists them: {names}")
     return member
+
+
+def _owner(roster: Roster, facts: CertificateFacts, now: datetime) -> Member:
+    for member in roster.members:
+        for known in member.in_force(now):
+            if known.serial == facts.serial and member.common_name(known.role) == facts.common_name:
+                return member
+    raise RefusedError(f"the certificate {facts.serial} of {facts.common_name!r} is not in force")
 
 
 def _member_of(promise: Invitation) -> Member:

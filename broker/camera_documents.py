@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -12,7 +12,7 @@ from config.cameras import CameraSettings
 from config.errors import BadPayloadError, ConfigError
 from config.sources import explain_camera
 
-__all__ = ["check_document", "lay_over"]
+__all__ = ["Brought", "check_document", "lay_over"]
 
 
 def lay_over(name: str, document: CameraDocument, own: CameraSettings | None, source: str | None) -> CameraSettings:
@@ -53,6 +53,39 @@ def check_document(name: str, document: CameraDocument, known: CameraDocument | 
         raise BadPayloadError(f"the document is of camera {document.camera[:64]!r}, its topic of {name!r}")
     if known is not None and document.revision < known.revision:
         raise BadPayloadError(f"revision {document.revision} is older than {known.revision}, which holds here")
+
+
+class Brought:
+    """Which documents the present connection to the broker has brought.
+
+    Those are there, whatever an index says that is older than they are. A document that is remembered from before, and
+    that an index does not name, was taken back while nobody listened.
+    """
+
+    def __init__(self) -> None:
+        self._connection = 0
+        self._names: set[str] = set()
+
+    def note(self, name: str, connection: int) -> None:
+        """A document came, or was taken back."""
+        self._begin(connection)
+        self._names.add(name)
+
+    def gone(self, known: Iterable[str], index: Collection[str], connection: int) -> list[str]:
+        """Which of the known documents are no more.
+
+        Args:
+            known: names of documents that are remembered.
+            index: what the site names.
+            connection: number of the connection that brought the index.
+        """
+        self._begin(connection)
+        return [name for name in known if name not in index and name not in self._names]
+
+    def _begin(self, connection: int) -> None:
+        if connection != self._connection:
+            self._connection = connection
+            self._names.clear()
 
 
 def _laid_over(below: BaseModel, above: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ __all__ = [
     "Purpose",
     "expires_at",
     "fingerprint",
+    "is_signed_by",
     "key_fits",
     "make_issuer",
     "make_key",
@@ -136,6 +137,20 @@ def fingerprint(certificate: bytes) -> bytes:
         PermanentError: it is none.
     """
     return _certificate(certificate).fingerprint(hashes.SHA256())
+
+
+def is_signed_by(certificate: bytes, content: bytes, signature: bytes) -> bool:
+    """Whether the holder of this certificate (PEM) has signed the content, as `Issuer.sign_content` does.
+
+    Raises:
+        PermanentError: that is no certificate of ours.
+    """
+    key = _public_key(read_certificate(certificate).public_key)
+    try:
+        key.verify(signature, content, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        return False
+    return True
 
 
 def read_certificate(certificate: bytes) -> CertificateFacts:
@@ -256,6 +271,10 @@ class Issuer:
             f"{signed.serial_number:x}",
             signed.not_valid_after_utc,
         )
+
+    def sign_content(self, content: bytes) -> bytes:
+        """A signature (ECDSA with SHA-256, DER) by which anybody with its certificate knows that it stands for this."""
+        return self._key.sign(content, ec.ECDSA(hashes.SHA256()))
 
     def revocations(self, revoked: Iterable[tuple[str, datetime]], now: datetime) -> bytes:
         """The list (PEM) of what this authority has taken back.

@@ -94,10 +94,9 @@ class IdentityFolder:
 
     def credentials(self, role: str) -> Credentials | None:
         """Those of the role, else the person's; None where there are neither."""
-        pairs = (
-            Credentials(self.certificate(role), self.key("node")),
-            Credentials(self.certificate(PERSON_CERTIFICATE), self.key("person")),
-        )
+        pairs = [Credentials(self.certificate(PERSON_CERTIFICATE), self.key("person"))]
+        if role != PERSON_CERTIFICATE:
+            pairs.insert(0, Credentials(self.certificate(role), self.key("node")))
         return next((pair for pair in pairs if pair.certificate.is_file() and pair.key.is_file()), None)
 
     def roles(self) -> tuple[str, ...]:

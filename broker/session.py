@@ -18,6 +18,7 @@ from broker.bus import Bus, BusStatistics, Delivery
 from broker.figures import Distribution, Figures, own_versions
 from broker.identity import identity_folder
 from broker.machine import Machine, MachineFigures
+from broker.members import PERSON_CERTIFICATE
 from broker.messages import NodeHealth, NodeStatus, encode_json
 from broker.outbox import Outbox
 from broker.overrides import check_overrides
@@ -29,6 +30,7 @@ from broker.topics import NODE_HEALTH, NODE_STATUS, origin_of
 from config.clock import Clock, SystemClock
 from config.errors import TransientError
 from config.log import get_logger
+from config.service import Service
 from config.settings import Settings
 from config.supervise import Supervised
 
@@ -114,7 +116,11 @@ def connect(
 
 
 def listen(settings: Settings, role: str, *, on_fatal: Callable[[Exception], None] | None = None) -> Bus:
-    """A bus for somebody who only looks: no will, no outbox, and any number of them at one time."""
+    """A bus for somebody who only looks: no will, no outbox, and any number of them at one time.
+
+    On the machine that runs the secure broker a person comes in by the port for people, whichever the settings name.
+    """
+    settings = _for_people(settings, role)
     client_id = f"vigil-{settings.site}-{role}-{secrets.token_hex(4)}"
     return Bus(
         site=settings.site,
@@ -128,6 +134,16 @@ def listen(settings: Settings, role: str, *, on_fatal: Callable[[Exception], Non
         settings=settings.bus,
         on_fatal=on_fatal,
     )
+
+
+def _for_people(settings: Settings, role: str) -> Settings:
+    own, broker = identity_folder(settings), settings.broker
+    shown, processes = own.credentials(role), f":{broker.secure_port}"
+    is_person = shown is not None and shown.certificate == own.certificate(PERSON_CERTIFICATE)
+    if not (is_person and broker.secure and settings.bus.url.endswith(processes)):
+        return settings
+    url = f"{settings.bus.url.removesuffix(processes)}:{broker.people_port}"
+    return settings.model_copy(update={"bus": settings.bus.model_copy(update={"url": url})})
 
 
 def _status(
@@ -151,7 +167,9 @@ def _status(
 
 
 class Presence:
-    """Birth, health every 5 s, and goodbye of a process; and the same figures for whoever scrapes it.
+    """Birth, health every 5 s, and goodbye of a process; and a sign of life for the service that started it.
+
+    Whoever scrapes it gets the figures of its health.
 
     The bus gets them while there is one, `/metrics` also without: rates are since the last look, so that there is one
     look every 5 s and not one for each asker.
@@ -164,6 +182,7 @@ class Presence:
         figures: called for each report.
         machine: tells how the machine is, where the role looks at that by itself.
         takes_orders: the role has orders of its own, and refuses those that nobody knows.
+        describe: how the process is, in a line, besides whether the broker is there.
         clock: time.
     """
 
@@ -177,6 +196,7 @@ class Presence:
         figures: Callable[[], Figures] = Figures,
         machine: Callable[[], MachineFigures] | None = None,
         takes_orders: bool = False,
+        describe: Callable[[], str] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._bus = bus
@@ -195,6 +215,8 @@ class Presence:
         self._distributions: Mapping[str, Distribution] = {}
         self._scrape_point = ScrapePoint(settings, role, self._reading)
         self._orders = StandingOrders(bus, tell=self._tell, refresh=self._refresh, is_alone=not takes_orders)
+        self._describe = describe
+        self._service = Service(self._in_a_line, clock=self._clock)
         self._stop = threading.Event()
         self._thread = Supervised("health", self._report_and_wait, stop=self._stop, clock=self._clock)
 
@@ -206,15 +228,21 @@ class Presence:
         self._process.cpu_percent()
         self._bus.tracer.start()
         self._thread.start()
+        self._service.ready()
 
     def close(self) -> None:
         """Publish the last report and the goodbye."""
+        self._service.stopping()
         self._stop.set()
         self._thread.join(1.0)
         self._scrape_point.close()
         self._bus.tracer.close()
         self.report()
         self._publish_status("offline")
+
+    def _in_a_line(self) -> str:
+        broker = f"broker {'connected' if self._bus.connected else 'away'}"
+        return broker if self._describe is None else f"{self._describe()}; {broker}"
 
     def _publish_status(self, state: Literal["online", "offline"]) -> None:
         self._bus.publish(

@@ -5,7 +5,8 @@ what (`broker.acl`), `vigil topics`, ``docs/topics.md`` and the AsyncAPI documen
 
 The root is ``vigil/v1/{site}``. A camera's topics do not name its node, so that a camera can move to another node
 and its subscribers never notice. A topic that names a process (``{origin}``, ``{node}/{role}``) belongs to it: nobody
-else writes there or, where it is the reader, nobody else reads there.
+else writes there or, where it is the reader, nobody else reads there. Only the fleet takes away what a node that is
+gone has left there.
 
 What other systems have laid down and Vigil speaks with them stands in a table of its own, :data:`OUTSIDE`.
 """
@@ -267,7 +268,7 @@ otherwise follow the other cameras."""
 
 CAMERA_STATE = TopicSpec(
     "camera/{camera}/state", messages.CameraState, DeliveryClass.STATE, (Party.EDGE,),
-    (*_MESH, Party.COMMANDS, Party.HOMEASSISTANT),
+    (*_MESH, Party.EDGE, Party.COMMANDS, Party.HOMEASSISTANT),
     "Online, offline or in error; owner node, mode, frame rate, size, last error.",
 )  # fmt: skip
 CAMERA_FRAME = TopicSpec(
@@ -353,10 +354,10 @@ CAMERA_CHECK = TopicSpec(
 CAMERA_SET = TopicSpec(
     "camera/{camera}/set/{property}", messages.CommandValue, DeliveryClass.COMMAND,
     (Party.PEOPLE, Party.FLEET, Party.COMMANDS), (Party.EDGE,),
-    "A wanted value: mode, privacy, detection, recording, sensitivity, snapshot, clip, drill; bare text will do.",
+    "A wanted value: mode, privacy, detection, recording, sensitivity, snapshot, clip, retention, drill; bare text.",
 )  # fmt: skip
 NODE_STATUS = TopicSpec(
-    "node/{node}/{role}/status", messages.NodeStatus, DeliveryClass.STATE, (Party.SELF,),
+    "node/{node}/{role}/status", messages.NodeStatus, DeliveryClass.STATE, (Party.SELF, Party.FLEET),
     (*_MESH, Party.EDGE, Party.COMMANDS, Party.HOMEASSISTANT, Party.SELF),
     "A process is there; its will says that it is not.",
 )  # fmt: skip
@@ -365,7 +366,7 @@ NODE_HEALTH = TopicSpec(
     "CPU, memory, temperature, disk, queue depths, drops.",
 )  # fmt: skip
 NODE_WORKER = TopicSpec(
-    "node/{node}/{role}/worker", messages.WorkerStatus, DeliveryClass.STATE, (Party.SELF,),
+    "node/{node}/{role}/worker", messages.WorkerStatus, DeliveryClass.STATE, (Party.SELF, Party.FLEET),
     (*_MESH, Party.HOMEASSISTANT),
     "What a worker can do: capacity, classes, labels, model in use and wanted.",
 )  # fmt: skip
@@ -384,7 +385,7 @@ NODE_EDGE_BEAT = TopicSpec(
     max_bytes=256 * _KIB,
 )  # fmt: skip
 NODE_REPORT = TopicSpec(
-    "node/{node}/{role}/report", messages.NodeReport, DeliveryClass.STATE, (Party.SELF,),
+    "node/{node}/{role}/report", messages.NodeReport, DeliveryClass.STATE, (Party.SELF, Party.FLEET),
     (Party.HOMEASSISTANT, *_MESH),
     "How a machine is, from its agent: its processes, what it cannot do of what it is asked, how far an update is.",
     max_bytes=256 * _KIB,

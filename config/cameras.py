@@ -162,6 +162,13 @@ class CameraSettings(Section):
     """What is kept on the node."""
 
     @model_validator(mode="after")
+    def _rules_are_its_own(self) -> Self:
+        for name, rule in self.rules.items():
+            if rule.cameras:
+                raise ValueError(f"rules.{name}: leave `cameras` out: a camera's own rule watches that camera alone")
+        return self
+
+    @model_validator(mode="after")
     def _zooms_in(self) -> Self:
         if self.zoom_height_px < self.frame_height_px:
             raise ValueError(

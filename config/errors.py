@@ -4,8 +4,10 @@
 
     VigilError                 what a caller may catch to mean "Vigil said no"
     ├── ConfigError            a setting is wrong: names the field, the file and the line; exit status 78
+    │   └── BrokenFileError    all that is wrong with one file
     ├── TransientError         the world is away for now: retry with back-off
     ├── PermanentError         retrying cannot help: stop and tell a person
+    │   └── ConflictError      somebody else changed the file meanwhile: look at both, and try again
     ├── BadPayloadError        this one message is bad: drop it, count it, tell the reject topic
     └── BacklogFullError       a bounded queue would overflow: the caller still owns the message
 
@@ -15,6 +17,7 @@ fields are for code. A login or a token in a message is masked, since a library'
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from config.secrets import mask
@@ -24,7 +27,9 @@ __all__ = [
     "EXIT_UNAVAILABLE",
     "BacklogFullError",
     "BadPayloadError",
+    "BrokenFileError",
     "ConfigError",
+    "ConflictError",
     "PermanentError",
     "TransientError",
     "VigilError",
@@ -76,6 +81,18 @@ class ConfigError(VigilError):
         self.line = line
 
 
+class BrokenFileError(ConfigError):
+    """A file cannot be used.
+
+    Args:
+        errors: everything that is wrong with it; at least one.
+    """
+
+    def __init__(self, errors: Sequence[ConfigError]) -> None:
+        super().__init__("\n".join(str(error) for error in errors))
+        self.errors = tuple(errors)
+
+
 class TransientError(VigilError):
     """The world is away for now (a broker, a camera, a sink): retry with back-off.
 
@@ -94,6 +111,26 @@ class TransientError(VigilError):
 
 class PermanentError(VigilError):
     """Retrying cannot help (bad credentials, an unreadable file): stop and tell a person."""
+
+
+class ConflictError(PermanentError):
+    """Somebody else has changed a file since it was read; nothing was written.
+
+    Args:
+        file: which.
+        changed: what the other has changed, as the lines of a diff.
+        mine: where the text that was not written is kept; None where there was none.
+    """
+
+    def __init__(self, file: Path, *, changed: str, mine: Path | None) -> None:
+        kept = "" if mine is None else f" Your text is kept in {mine}."
+        super().__init__(
+            f"{file}: somebody else has changed it since you read it; nothing was written.{kept} "
+            f"Read it again, and make your change there. What the other changed:\n{changed}"
+        )
+        self.file = file
+        self.changed = mask(changed)
+        self.mine = mine
 
 
 class BadPayloadError(VigilError):

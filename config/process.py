@@ -1,4 +1,4 @@
-"""The child processes of `vigil up`: started, watched, started again, stopped in order.
+"""The child processes of `vigil up` and `vigil node run`: started, watched, started again, stopped in order.
 
 A role may die at any time and is started again after a back-off. A role that has not worked yet and leaves with words
 of its own (``vigil: ...``) and a status that says "do not try again" has given up for good: the same settings would say
@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,6 +122,11 @@ class RoleProcess:
         """Whether there is a process now."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def started_s(self) -> float:
+        """When it was started last, in monotonic seconds."""
+        return self._started_s
+
     def start(self, now_s: float) -> None:
         """Start the process; `now_s` is monotonic seconds."""
         self._retry_at_s = None
@@ -154,10 +160,16 @@ class RoleProcess:
             self.has_worked = True
             self.failures = 0
             self._backoff.reset()
+        with suppress(OSError):  # of a disk that fails the process itself has more to say
+            self._bound_log()
+
+    def _bound_log(self) -> None:
         size = self.log_file.stat().st_size if self.log_file.exists() else 0
         if size > LOG_BYTES_MAX:
-            # The child goes on writing at the end of the same file, so it is copied and emptied.
-            self.log_file.with_suffix(".log.1").write_bytes(self.log_file.read_bytes())
+            # The child goes on writing at the end of the same file, so it is copied and emptied; on a full disk only
+            # that.
+            with suppress(OSError):
+                self.log_file.with_suffix(".log.1").write_bytes(self.log_file.read_bytes())
             os.truncate(self.log_file, 0)
             self._log_start = 0
 
@@ -197,6 +209,11 @@ class RoleProcess:
         self._retry_at_s = None
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
+
+    def kill(self) -> None:
+        """SIGKILL, for a process that hangs; `tend` tells its end and starts it again."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
 
     def wait_stopped(self, timeout_s: float) -> bool:
         """Wait for the end of a process that was asked to stop; kill it when `timeout_s` is over.

@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 
 from config.cameras import CameraSettings
 from config.names import Name, RoleName
-from config.schedules import SafetyChecks, Schedule
+from config.schedules import SafetyChecks, Schedule, Windows
+from config.secrets import has_secret
 from config.section import Section
 from config.settings import Settings
+from config.sources import secrets_in, variable_of
 
 __all__ = ["CameraEntry", "Device", "Login", "NodeEntry", "SiteEntry"]
 
@@ -31,6 +34,25 @@ def _check_mac(value: str) -> str:
     raise ValueError("write six pairs of hexadecimal digits, as aa:bb:cc:dd:ee:ff")
 
 
+def _check_zone(value: str) -> str:
+    try:
+        if value:
+            ZoneInfo(value)
+    except (OSError, ValueError, ZoneInfoNotFoundError):
+        raise ValueError(f"there is no time zone {value!r}: write one such as Europe/Berlin") from None
+    return value
+
+
+def _check_no_login(value: str) -> str:
+    if has_secret(value):
+        raise ValueError(
+            "a login or a token in it would be seen by whoever sees the registry: write user name and password into "
+            "logins.yaml, a source with a token into the site file of its node"
+        )
+    return value
+
+
+Source = Annotated[str, Field(min_length=3), AfterValidator(_check_no_login)]
 _ITS_OWN = ("site", "node", "state_dir", "cameras", "fleet")
 """Settings that are not another's to give: cameras have files of their own."""
 
@@ -40,10 +62,14 @@ def _check_settings(value: dict[str, Any]) -> dict[str, Any]:
         if name in value:
             raise ValueError(f"{name} cannot be set for a node from its file in the registry")
     try:
-        Settings.model_validate(value)
+        settings = Settings.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise ValueError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+    for place in secrets_in(settings):
+        raise ValueError(
+            f"{'.'.join(place)} would be seen by whoever sees the registry: set it on the node, as {variable_of(place)}"
+        )
     return value
 
 
@@ -62,6 +88,8 @@ class Device(Section):
     """The version that runs on it."""
     onvif: str | None = Field(default=None, pattern=r"^https?://[^/\s@]+(/\S*)?$")
     """Its ONVIF device service; without a login."""
+    endpoint: str = Field(default="", max_length=128)
+    """What it calls itself on the network, ``urn:uuid:...``: stays the same when its address changes."""
 
 
 class CameraEntry(CameraSettings):
@@ -70,6 +98,10 @@ class CameraEntry(CameraSettings):
     A login is in ``logins.yaml``, not in `source`.
     """
 
+    source: Source
+    """As in a site file, without a login."""
+    sub_source: Source | None = None
+    """The same of the smaller stream; it has the same login."""
     name: str = Field(default="", max_length=128)
     """What people call it; default its name in topics."""
     area: str = Field(default="", max_length=128)
@@ -129,7 +161,9 @@ class NodeEntry(Section):
 class SiteEntry(Section):
     """What holds for the whole site: ``site.yaml``."""
 
-    time_zone: str = ""
+    time_zone: Annotated[str, AfterValidator(_check_zone)] = ""
     """Of schedules, such as ``Europe/Berlin``; empty: that of the machine that keeps them."""
     schedules: dict[Name, Schedule] = {}
     """What is done at which times."""
+    windows: Windows = Windows()
+    """The hours in which something may change by itself."""

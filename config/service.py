@@ -15,7 +15,7 @@ from config.clock import Clock, SystemClock
 from config.log import get_logger
 from config.supervise import Supervised, frozen_threads
 
-__all__ = ["ENVIRONMENT", "PATIENCE_S", "Service"]
+__all__ = ["ENVIRONMENT", "PATIENCE_S", "Service", "is_service"]
 
 ENVIRONMENT = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"})
 """What systemd tells the process that it started, and what is none of the business of those that this one starts."""
@@ -92,6 +92,11 @@ class Service:
                 outlet.sendto("\n".join(lines).encode(), self._address)
         except OSError as error:
             self._log.debug("service.unheard", error=str(error))
+
+
+def is_service(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether systemd runs this process, and starts it again when it ends."""
+    return bool(_address(environment))
 
 
 def _address(environment: Mapping[str, str]) -> str:

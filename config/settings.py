@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from config.cameras import CameraSettings, FootageSettings
 from config.log import LogFormat, LogLevel
@@ -160,6 +160,8 @@ class EdgeSettings(Section):
     send_frames: Literal["all", "moving", "zoom"] = "all"
     """Which frames leave a node that scores its own: all, those in which something moves, or only while somebody
     zooms."""
+    cameras_max: int = Field(default=0, ge=0, le=10_000)
+    """The most cameras of pools that this node takes on; 0: as many as fall to it."""
     footage: FootageSettings = FootageSettings()
     """Recordings of this node."""
 
@@ -239,7 +241,22 @@ class FleetSettings(Section):
     """What keeps cameras and nodes in order."""
 
     registry: Path = Field(default_factory=default_registry)
-    """Folder with the site's cameras and nodes, one YAML file each."""
+    """Folder with the site's cameras and nodes, one YAML file each; default ``registry`` in the user's configuration
+    folder, or in the state folder where that one is given."""
+    trial_s: int = Field(default=300, ge=10, le=86_400)
+    """Seconds within which a node's new version must run everything that ran before; else the one before it is taken
+    again."""
+    find_after_s: float = Field(default=120.0, ge=0.1, le=86_400)
+    """Seconds that a camera must be away before it is looked for in the network, by its MAC and serial number."""
+    find_every_s: float = Field(default=6 * 3600.0, ge=60, le=30 * 86_400)
+    """Seconds between two looks at all cameras of the network, to learn how to know them again."""
+    find_interfaces: tuple[str, ...] = ()
+    """Network interfaces on which to look, by name or address; empty: all."""
+    watchdog_s: float = Field(default=60.0, ge=1, le=3600)
+    """Seconds of silence after which the agent of a node kills a process that hangs, and starts it again."""
+    door_port: int = Field(default=8885, ge=0, le=65535)
+    """TCP port where nodes join, renew their certificates and fetch what is theirs, on the machine with the site's
+    authority; 0: `vigil fleet` keeps no door open there."""
 
 
 class ConsoleSettings(Section):
@@ -251,8 +268,20 @@ class ConsoleSettings(Section):
     """TCP port."""
 
 
+def _keep_together(value: Any) -> Any:  # noqa: ANN401 - whatever is to be validated
+    """A mesh with a state folder of its own, beside another of this user, has a registry of its own too."""
+    if not isinstance(value, dict) or "state_dir" not in value:
+        return value
+    fleet = value.get("fleet", {})
+    if not isinstance(fleet, dict) or "registry" in fleet or Path(str(value["state_dir"])) == default_state_dir():
+        return value
+    return {**value, "fleet": {**fleet, "registry": Path(str(value["state_dir"])) / "registry"}}
+
+
 class Settings(Section):
     """Everything a site file may say."""
+
+    _together = model_validator(mode="before")(_keep_together)
 
     site: Name = "home"
     """The site's name, a level of every topic."""

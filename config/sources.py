@@ -8,27 +8,34 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeGuard, cast, get_args, get_origin
+from typing import Annotated, Any, TypeGuard, TypeVar, cast, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, SecretStr, Tag, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
+from config.cameras import CameraSettings
 from config.errors import ConfigError
-from config.rules import OnTheGroundRule
+from config.rules import OnTheGroundRule, RuleSettings
 from config.secrets import has_secret, is_readable_by_others, is_secret_name, mask_uri
+from config.section import Section
 from config.settings import Settings
 
 __all__ = [
+    "check_section",
     "check_settings",
     "explain_camera",
+    "explain_unknown_zones",
+    "explain_yaml",
     "exposes_secrets",
     "layered",
     "load_settings",
     "secrets_in",
     "variable_of",
 ]
+
+S = TypeVar("S", bound=Section)
 
 
 def load_settings(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -65,7 +72,66 @@ def check_settings(
     except ValidationError as error:
         return None, [_explain(details, root, file) for details in error.errors(include_url=False)]
     errors = [_unknown_zone(rule, field, zone, root, file) for rule, field, zone in _unknown_zones(settings)]
+    for name, camera in settings.cameras.items():
+        errors += _own_unknown_zones(camera, ["cameras", name], root, file)
     return (None, errors) if errors else (settings, [])
+
+
+def check_section(
+    kind: type[S], content: Mapping[str, Any], *, text: str, file: Path
+) -> tuple[S | None, list[ConfigError]]:
+    """Read a part of the settings that has a file of its own, and collect everything that is wrong with it.
+
+    Args:
+        kind: the part.
+        content: what the file says.
+        text: the file itself, for the lines of errors; YAML.
+        file: its name.
+
+    Returns:
+        The part and no errors, or None and at least one error.
+    """
+    root = _compose(text)
+    try:
+        return kind.model_validate(content), []
+    except ValidationError as error:
+        return None, [_explain(details, root, file, kind) for details in error.errors(include_url=False)]
+
+
+def explain_unknown_zones(camera: CameraSettings, *, text: str, file: Path) -> list[ConfigError]:
+    """Rules of one camera, in a file of its own, that name zones which it does not have."""
+    return _own_unknown_zones(camera, [], _compose(text), file)
+
+
+def _compose(text: str) -> yaml.Node | None:
+    """The text's nodes, for their lines. Where PyYAML was built with it, libyaml reads ten times as fast."""
+    return yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def _own_unknown_zones(
+    camera: CameraSettings, place: Sequence[str], root: yaml.Node | None, file: Path | None
+) -> list[ConfigError]:
+    known = _zones_to_name(camera)
+    errors = []
+    for name, rule in camera.rules.items():
+        for field, zone in _named_zones(rule):
+            if zone not in known:
+                location = [*place, "rules", name, field]
+                message = f"this camera has no zone {zone!r}: draw it (`zones.{zone}`), or name one that it has"
+                line = _line_of(root, location) if root is not None else None
+                errors.append(ConfigError(message, field=".".join(location), file=file, line=line))
+    return errors
+
+
+def _zones_to_name(camera: CameraSettings) -> set[str]:
+    return {zone for zone, about in camera.zones.items() if about.kind == "include"}
+
+
+def _named_zones(rule: RuleSettings) -> Iterator[tuple[str, str]]:
+    """The zones that a rule names, each with the setting that does."""
+    yield from (("zones", zone) for zone in rule.zones)
+    if isinstance(rule, OnTheGroundRule):
+        yield from (("beds", zone) for zone in rule.beds)
 
 
 def _unknown_zones(settings: Settings) -> Iterator[tuple[str, str, str]]:
@@ -77,15 +143,8 @@ def _unknown_zones(settings: Settings) -> Iterator[tuple[str, str, str]]:
         watched = rule.cameras or tuple(settings.cameras)
         if not watched or any(camera not in settings.cameras for camera in watched):
             continue
-        known = {
-            zone
-            for camera in watched
-            for zone, about in settings.cameras[camera].zones.items()
-            if about.kind == "include"
-        }
-        named = {"zones": rule.zones, "beds": rule.beds if isinstance(rule, OnTheGroundRule) else ()}
-        for field, zones in named.items():
-            yield from ((name, field, zone) for zone in zones if zone not in known)
+        known = {zone for camera in watched for zone in _zones_to_name(settings.cameras[camera])}
+        yield from ((name, field, zone) for field, zone in _named_zones(rule) if zone not in known)
 
 
 def _unknown_zone(rule: str, field: str, zone: str, root: yaml.Node | None, file: Path | None) -> ConfigError:
@@ -176,7 +235,7 @@ def _parse(file: Path) -> yaml.Node | None:
     try:
         return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        raise _not_yaml(error, file) from None
+        raise explain_yaml(error, file) from None
 
 
 def _construct(root: yaml.Node | None, file: Path | None) -> dict[str, Any]:
@@ -188,10 +247,10 @@ def _construct(root: yaml.Node | None, file: Path | None) -> dict[str, Any]:
     try:
         return dict(loader.construct_document(root))
     except yaml.YAMLError as error:
-        raise _not_yaml(error, file) from None
+        raise explain_yaml(error, file) from None
 
 
-def _not_yaml(error: yaml.YAMLError, file: Path | None) -> ConfigError:
+def explain_yaml(error: Exception, file: Path | None) -> ConfigError:
     """The error without the line that it quotes: that may be a password's, whose first letter YAML took for its own."""
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or "it cannot be read as text"
@@ -200,12 +259,16 @@ def _not_yaml(error: yaml.YAMLError, file: Path | None) -> ConfigError:
     return ConfigError(f"not valid YAML: {problem}", file=file, line=mark.line + 1 if mark else None)
 
 
-def _explain(details: ErrorDetails, root: yaml.Node | None, file: Path | None) -> ConfigError:
+def _explain(
+    details: ErrorDetails, root: yaml.Node | None, file: Path | None, whole: type[Section] = Settings
+) -> ConfigError:
     place = [str(part) for part in details["loc"] if part != "[key]"]
-    location, known = _found_at(place)
+    location, known = _found_at(place, whole)
     line = _line_of(root, location) if root is not None else None
-    field = ".".join(mask_uri(part) for part in location) or "the settings"
+    field = ".".join(mask_uri(part) for part in location) or ("the settings" if whole is Settings else None)
     message = _reason(details, location, known)
+    if line is None and whole is not Settings:  # it is the file that lacks something, or all of it does not fit
+        return ConfigError(message, field=field, file=file)
     if line is None:
         return ConfigError(f"{message} (from a flag or the environment)" if file else message, field=field)
     return ConfigError(message, field=field, file=file, line=line)
@@ -227,17 +290,18 @@ def _reason(details: ErrorDetails, location: Sequence[str], known: Sequence[str]
     return f"{message}, not {mask_uri(value) if isinstance(value, str) else value!r}"
 
 
-def _found_at(place: Sequence[str]) -> tuple[list[str], list[str]]:
+def _found_at(place: Sequence[str], whole: type[Section]) -> tuple[list[str], list[str]]:
     """Where something stands in the site file, and what might stand there.
 
     Args:
         place: as the model's errors say it: behind a section of one of several kinds comes its kind.
+        whole: what the file as a whole is.
 
     Returns:
         The place without kinds; and the settings of the section around it in order of the alphabet or, where a kind is
         wanted, the kinds.
     """
-    inside: object = Settings
+    inside: object = whole
     around: object = None
     location: list[str] = []
     for part in place:

@@ -42,6 +42,7 @@ def set_(load: SettingsLoader, *, camera: str, name: str, value: str, wait_s: fl
     sensitivity  0 (least) to 1 (most), auto
     snapshot     leaves a picture at the broker
     clip         the last N seconds, or START/END; delivered, and its place printed
+    retention    deletes recordings older than so many hours, now
     drill        raises a fake alarm with the camera's picture: info, warning or critical
 
     \b

@@ -53,6 +53,8 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("topics", "broker.cli:topics", "Print every topic of the bus."),
     CommandEntry("watch", "console.watch:watch", "Follow the bus live."),
     CommandEntry("camera", "console.groups:camera", "Add cameras, look at them, tell them how to watch."),
+    CommandEntry("node", "console.groups:node", "Run a machine of the site, look at it, keep it in order."),
+    CommandEntry("service", "fleet.service.cli:service", "Let systemd run Vigil on this machine."),
     CommandEntry("escalations", "bridge.journal_cli:escalations", "List the escalations in the journal."),
     CommandEntry("events", "bridge.journal_cli:events", "List the events (motion, track) in the journal."),
     CommandEntry("export", "bridge.journal_cli:export", "Write what the journal has into JSON lines or Parquet."),
@@ -68,6 +70,14 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("motion", "edge.motion.cli:motion", "Try out motion detection on a camera or a video.", "edge"),
     CommandEntry("config", "console.config_cli:config", "Check and show the settings."),
     CommandEntry("doctor", "broker.cli:doctor", "Look for what is wrong with this machine's set-up."),
+    CommandEntry("registry", "console.groups:registry", "The folder in which cameras and nodes are written down."),
+    CommandEntry(
+        "schedule", "fleet.schedules.cli:schedule", "Say what is done at which times, and do it now.", "fleet"
+    ),
+    CommandEntry("fleet", "fleet.cli:fleet", "Keep cameras and nodes in order, as the registry says.", "fleet"),
+    CommandEntry("flash", "fleet.flash.cli:flash", "Make the card of a node.", "fleet"),
+    CommandEntry("bundle", "fleet.bundle.cli:bundle", "Put all that a node installs into one file.", "fleet"),
+    CommandEntry("discover", "fleet.discovery.cli:discover", "Find cameras and nodes in the network.", "fleet"),
     CommandEntry("ca", "fleet.enrolment.cli_ca:ca", "Make and run the site's certificate authority.", "fleet"),
     CommandEntry("enrol", "fleet.enrolment.cli_enrol:enrol", "Let a node or a person onto the secure bus.", "fleet"),
     CommandEntry("join", "fleet.enrolment.cli_node:join", "Join the secure bus with a token.", "fleet"),
@@ -82,6 +92,7 @@ _EXTRAS_OF_LIBRARY: dict[str, tuple[str, ...]] = {
     "PIL": ("edge",),
     "ai_edge_litert": ("tflite",),
     "amqtt": ("embedded",),
+    "apscheduler": ("fleet",),
     "confluent_kafka": ("bridge",),
     "cryptography": ("fleet",),
     "cv2": ("detector",),
@@ -90,6 +101,7 @@ _EXTRAS_OF_LIBRARY: dict[str, tuple[str, ...]] = {
     "obstore": ("store",),
     "onnxruntime": ("detector",),
     "opentelemetry": ("telemetry",),
+    "packaging": ("fleet",),
     "prometheus_client": ("telemetry",),
     "pyarrow": ("parquet",),
     "starlette": ("console",),
@@ -159,7 +171,8 @@ def _refuse_secrets(arguments: Sequence[str]) -> None:
                 raise click.UsageError(
                     "a password or token on the command line is seen by every user of this machine (`ps`); put a "
                     "camera's source into the site file or VIGIL_CAMERAS__NAME__SOURCE, the broker's login into "
-                    "bus.username and VIGIL_BUS__PASSWORD; `vigil join` asks for its token"
+                    "bus.username and VIGIL_BUS__PASSWORD; `vigil camera add` asks for a source, `vigil join` for its "
+                    "token"
                 )
 
 

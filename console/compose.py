@@ -18,6 +18,7 @@ from config.settings import BrokerSettings, CameraSettings, DetectorSettings, Se
 
 __all__ = [
     "DEFAULT_CAMERA",
+    "FLEET",
     "Machine",
     "Plan",
     "RoleSpec",
@@ -45,6 +46,10 @@ class RoleSpec:
     name: str
     arguments: tuple[str, ...]
     needed: bool = True
+
+
+FLEET = RoleSpec("fleet", ("fleet",), needed=False)
+"""What keeps the registry, once there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +163,13 @@ def compose(
 
 
 def _for_others(settings: Settings) -> Iterator[str]:
-    """Roles that serve what is outside of the mesh, where the settings ask for them."""
+    """Roles that serve what is outside of the mesh, or keep its registry, where there is something to do for them."""
     if settings.bridge.kafka is not None and settings.bridge.kafka.commands is not None:
         yield "commands"
     if settings.homeassistant.enabled:
         yield "homeassistant"
+    if settings.fleet.registry.is_dir():
+        yield FLEET.name
 
 
 def choose_cameras(settings: Settings, names: Collection[str]) -> dict[str, CameraSettings]:

@@ -17,7 +17,7 @@ __all__ = ["OPERATOR", "enrol_machine"]
 
 OPERATOR = "operator"
 """The person on the authority's own machine, for `vigil watch` and plain tools there."""
-_ROLES = ("edge", "detector", "bridge", "console", "up", "drill")
+_ROLES = ("edge", "detector", "bridge", "fleet", "console", "up", "drill")
 
 
 def enrol_machine(plan: Plan) -> tuple[str, ...]:

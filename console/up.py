@@ -22,7 +22,7 @@ from config.options import camera_option
 from config.process import Departure, RoleProcess, role_command, stop_in_order
 from config.settings import CameraSettings, Settings
 from config.site_file import role_environment, write_site_file
-from console.compose import Machine, Plan, choose_cameras, compose
+from console.compose import FLEET, Machine, Plan, RoleSpec, choose_cameras, compose
 from console.loading import EXPOSED, SettingsLoader
 from console.logtail import LogTail
 from console.machine import PortClaims, answers, hold_state
@@ -39,7 +39,7 @@ BROKER_LISTENS = "broker.listening"
 """The event that a broker logs once it has its port."""
 STOP_S = 8.0
 """Seconds for the orderly end of one role: a detector drains its outbox for 2 s and finishes a batch."""
-STOP_ORDER = ("commands", "edge", "detector", "bridge", "homeassistant", "console", "broker")
+STOP_ORDER = ("commands", "fleet", "edge", "detector", "bridge", "homeassistant", "console", "broker")
 """Along the data's way, so that what is under way still arrives."""
 KEPT_FAILING = 3
 """Failures in a row after which a role counts as one that does not work."""
@@ -181,15 +181,7 @@ class Mesh:
         self._view = MeshView()
         self._site_file = plan.settings.state_dir / "up" / "vigil.yaml"
         self._environment = role_environment(plan.settings)
-        self._roles = {
-            spec.name: RoleProcess(
-                spec.name,
-                role_command(self._site_file, spec.arguments),
-                log_file=plan.settings.state_dir / "logs" / f"{spec.name}.log",
-                environment=self._environment,
-            )
-            for spec in plan.roles
-        }
+        self._roles = {spec.name: self._made(spec) for spec in plan.roles}
         self._tails = {name: LogTail(role.log_file) for name, role in self._roles.items()}
         self._needed = {spec.name for spec in plan.roles if spec.needed}
         self._given_up: dict[str, str] = {}
@@ -198,6 +190,14 @@ class Mesh:
         self._seen: set[str] = set()
         self._bus = listen(plan.settings, "up")
         self._started_s = time.monotonic()
+
+    def _made(self, spec: RoleSpec) -> RoleProcess:
+        return RoleProcess(
+            spec.name,
+            role_command(self._site_file, spec.arguments),
+            log_file=self._plan.settings.state_dir / "logs" / f"{spec.name}.log",
+            environment=self._environment,
+        )
 
     def run(self, duration_s: float | None) -> int:
         """Run until a person stops it, `duration_s` is over, or a role that is needed gives up.
@@ -271,6 +271,7 @@ class Mesh:
             self._tend_roles(now_s)
             if self._source.has_changed(now_s):
                 self._follow_source()
+            self._follow_registry(now_s)
             mesh = self._view.snapshot(now_s)
             self._mark_progress(mesh)
             self._screen.show(mesh, self._absent(), now_s)
@@ -292,8 +293,17 @@ class Mesh:
             write_site_file(self._plan.settings, self._site_file, written_by="vigil up")
             self._screen.note(f"{self._source.path} has changed: the cameras are {', '.join(cameras)}")
 
+    def _follow_registry(self, now_s: float) -> None:
+        """Somebody has made a registry: from now on there is one to keep."""
+        if FLEET.name in self._roles or not self._plan.settings.fleet.registry.is_dir():
+            return
+        fleet = self._roles[FLEET.name] = self._made(FLEET)
+        self._tails[FLEET.name] = LogTail(fleet.log_file)
+        fleet.start(now_s)
+        self._screen.note(f"there is a registry now, {self._plan.settings.fleet.registry}: `vigil fleet` keeps it")
+
     def _tend_roles(self, now_s: float) -> None:
-        for role in self._roles.values():
+        for role in list(self._roles.values()):
             for words in self._tails[role.name].words():
                 self._screen.note(f"{role.name}: {words}")
             departure = role.tend(now_s)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from broker import Bus, Delivery
-from broker.camera_documents import check_document, lay_over
-from broker.messages import CameraDocument
-from broker.topics import REGISTRY_CAMERA
+from broker.camera_documents import Brought, check_document, lay_over
+from broker.messages import CameraDocument, RegistryIndex
+from broker.topics import REGISTRY_CAMERA, REGISTRY_INDEX
 from config import BadPayloadError, ConfigError
 from config.cameras import CameraSettings
 from config.settings import Settings
@@ -38,10 +38,22 @@ class KnownCameras:
         self._lock = threading.Lock()
         self._documents: dict[str, CameraDocument] = {}
         self._laid: dict[str, CameraSettings] = {}
+        self._brought = Brought()
 
     def start(self) -> None:
         """Ask for the site's documents."""
         self._bus.subscribe(REGISTRY_CAMERA, self._on_document)
+        self._bus.subscribe(REGISTRY_INDEX, self._on_index)
+
+    def documented(self) -> dict[str, CameraSettings]:
+        """The cameras that the site's documents are about, and that somebody may watch."""
+        with self._lock:
+            return {name: laid for name, laid in self._laid.items() if not self._documents[name].excluded}
+
+    def has_heard(self, cameras: Collection[str]) -> bool:
+        """Whether there are documents of all of these."""
+        with self._lock:
+            return self._documents.keys() >= set(cameras)
 
     def of(self, camera: str) -> CameraSettings:
         """The settings of a camera; the defaults for one of which nobody has said anything."""
@@ -54,12 +66,22 @@ class KnownCameras:
         if not isinstance(content, CameraDocument | None):
             return
         camera = delivery.topic.camera
-        before = self.of(camera)
+        self._brought.note(camera, self._bus.connections)
         try:
-            self._take(camera, content)
+            self._change(camera, content)
         except BadPayloadError as error:
             self._bus.reject(str(delivery.topic), error.reason, len(delivery.payload))
-            return
+
+    def _on_index(self, delivery: Delivery) -> None:
+        """Forget what the site took back while this worker was away."""
+        index = delivery.content
+        if isinstance(index, RegistryIndex):
+            for camera in self._brought.gone(tuple(self._documents), index.cameras, self._bus.connections):
+                self._change(camera, None)
+
+    def _change(self, camera: str, document: CameraDocument | None) -> None:
+        before = self.of(camera)
+        self._take(camera, document)
         if self.of(camera) != before:
             self._on_change(camera)
 

@@ -13,7 +13,7 @@ from broker.topics import CAMERA_TRACK_OPEN
 from config.cameras import CameraSettings
 from config.settings import DetectorSettings
 from detector.regions import RegionPlanner
-from detector.rules import open_rules
+from detector.rules import open_rules, rules_of
 from detector.scene import Track
 from detector.track_reports import TrackReports
 from detector.watching import CameraWatch
@@ -125,7 +125,7 @@ class Cameras:
 
     def _begin(self, camera: str) -> CameraWatch:
         settings = self._settings_of(camera)
-        rules = open_rules(self._settings.rules, camera, ZoneMap(settings.zones).names)
+        rules = open_rules(rules_of(self._settings.rules, settings), camera, ZoneMap(settings.zones).names)
         return CameraWatch(camera, self._settings, settings, rules, new_id=self._new_id)
 
     def _on_open(self, delivery: Delivery) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+import secrets
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -9,8 +11,8 @@ from types import TracebackType
 from typing import Self
 
 from broker import Bus, Delivery, listen
-from broker.messages import ModelFile, ModelManifest, WorkerStatus
-from broker.topics import MODEL, NODE_WORKER
+from broker.messages import Command, ModelFile, ModelManifest, NodeStatus, Reply, WorkerStatus, encode_json
+from broker.topics import MODEL, NODE_COMMAND, NODE_REPLY, NODE_STATUS, NODE_WORKER
 from config import PermanentError, SystemClock, TransientError
 from config.durations import format_duration
 from config.settings import Settings
@@ -25,6 +27,7 @@ _QUIET_S = 0.5
 _COMPLETE_MAX_S = 5.0
 _ECHO_WAIT_S = 5.0
 _LOOK_S = 0.25
+_OFFER_WAIT_S = 5.0
 
 
 class SiteModels:
@@ -46,6 +49,8 @@ class SiteModels:
         self._clock = SystemClock()
         self._news = threading.Condition()
         self._heard_s = 0.0
+        self._keeper = ""
+        self._replies: queue.SimpleQueue[Reply] = queue.SimpleQueue()
         self._fatal: Exception | None = None
         self.manifests: dict[str, ModelManifest] = {}
         self.workers: dict[str, WorkerStatus] = {}
@@ -61,6 +66,8 @@ class SiteModels:
             stack.callback(self._bus.close, 0)
             for spec in (MODEL, NODE_WORKER):
                 self._bus.subscribe(spec, self._on_message)
+            self._bus.subscribe(NODE_STATUS, self._on_message, role=ROLE)
+            self._bus.subscribe(NODE_REPLY, self._on_message, role=ROLE)
             self._bus.start()
             if not self._bus.wait_connected(_CONNECT_WAIT_S):
                 raise self._fatal or TransientError(
@@ -90,15 +97,7 @@ class SiteModels:
         Raises:
             PermanentError: the broker does not take it from us.
         """
-        before = self.manifests.get(class_name)
-        manifest = ModelManifest(
-            name=class_name,
-            version=before.version + 1 if before else 1,
-            at=self._clock.now(),
-            model=model,
-            canary=canary,
-            previous=previous,
-        )
+        manifest = self._manifest(class_name, model, canary, previous)
         self._bus.publish(MODEL.at(self._bus.site, name=class_name), manifest)
         if not self._came_back(manifest):
             raise PermanentError(
@@ -106,6 +105,60 @@ class SiteModels:
                 f"`vigil grant {self._settings.node} --role {ROLE}` at the authority, then `vigil renew` here"
             )
         return manifest
+
+    def offer(self, class_name: str, model: ModelFile, *, previous: ModelFile | None, stage: bool) -> str:
+        """Ask whoever keeps the site's schedules whether models may be changed now.
+
+        Args:
+            class_name: of workers.
+            model: that they are to use.
+            previous: that they use.
+            stage: let it wait there until they may.
+
+        Returns:
+            When they may; empty when it is now, or when nobody keeps schedules.
+
+        Raises:
+            PermanentError: it does not take it.
+            TransientError: it does not answer.
+        """
+        if not self._keeper:
+            return ""
+        manifest = encode_json(self._manifest(class_name, model, "", previous)).decode()
+        order = Command(
+            correlation_id=f"models-{secrets.token_hex(8)}",
+            name="stage-model",
+            arguments={"manifest": manifest, "stage": "yes" if stage else "no"},
+        )
+        self._bus.publish(NODE_COMMAND.at(self._bus.site, node=self._keeper, role=ROLE), order)
+        reply = self._answer(order.correlation_id)
+        if not reply.ok:
+            raise PermanentError(reply.reason)
+        return reply.result.get("opens", "")
+
+    def _manifest(self, class_name: str, model: ModelFile, canary: str, previous: ModelFile | None) -> ModelManifest:
+        before = self.manifests.get(class_name)
+        return ModelManifest(
+            name=class_name,
+            version=before.version + 1 if before else 1,
+            at=self._clock.now(),
+            model=model,
+            canary=canary,
+            previous=previous,
+        )
+
+    def _answer(self, correlation_id: str) -> Reply:
+        deadline_s = self._clock.monotonic_s() + _OFFER_WAIT_S
+        while (left_s := deadline_s - self._clock.monotonic_s()) > 0:
+            try:
+                reply = self._replies.get(timeout=left_s)
+            except queue.Empty:
+                break
+            if reply.correlation_id == correlation_id:
+                return reply
+        raise TransientError(
+            f"{self._keeper}.{ROLE} has not said whether models may be changed now: try again, or use --now"
+        )
 
     def wait_verdict(self, worker: str, manifest: ModelManifest, timeout_s: float, told: Callable[[str], None]) -> str:
         """Wait until a worker has taken the model of a manifest for good, or refused it.
@@ -150,6 +203,12 @@ class SiteModels:
                     self.manifests[delivery.topic.params["name"]] = content
                 case WorkerStatus():
                     self.workers[content.worker] = content
+                case NodeStatus(state="online"):
+                    self._keeper = content.node
+                case NodeStatus() if content.node == self._keeper:
+                    self._keeper = ""
+                case Reply():
+                    self._replies.put(content)
             self._heard_s = self._clock.monotonic_s()
             self._news.notify_all()
 

@@ -153,13 +153,19 @@ class _Progress:
 @click.option("--canary", metavar="WORKER|auto", help="Let this worker (NODE.ROLE) try it first.")
 @click.option("--url", metavar="URL", help="Where workers fetch it.  [default: where it came from]")
 @click.option("--wait", "wait_s", type=DURATION, metavar="DURATION", default="5m", help="For the canary; default 5m.")
+@click.option("--now", is_flag=True, help="Also outside of the hours in which the site changes models.")
 @click.pass_obj
-def use(load: Load, *, name: str, class_name: str, canary: str | None, url: str | None, wait_s: float) -> None:
+def use(
+    load: Load, *, name: str, class_name: str, canary: str | None, url: str | None, wait_s: float, now: bool
+) -> None:
     """Say which model the workers use. They fetch it, try it out, and change to it without missing a frame.
 
     A worker on which it fails, or is too slow, goes back to the model before by itself and says why. With --canary one
     worker tries it alone: when it has done well for some seconds of work, all others follow; when not, nothing has
     changed for them. Interrupt the waiting and it stays with the canary, until `vigil models use` without one.
+
+    Where the site has hours for it (`windows.models` in the registry's site.yaml), what is said outside of them waits
+    with `vigil fleet` until they begin.
 
     \b
     Examples:
@@ -172,6 +178,8 @@ def use(load: Load, *, name: str, class_name: str, canary: str | None, url: str 
     model = _published(_find(settings, name), url)
     with SiteModels(settings) as site:
         previous = _previous(site, class_name, model, settings)
+        if not now and _waits(site, class_name, model, previous, is_trial=canary is not None):
+            return
         if canary is None:
             manifest = site.say(class_name, model, previous=previous)
             click.echo(f"{_workers(site, class_name)} to use {_digits(model)} (version {manifest.version})")
@@ -184,6 +192,20 @@ def use(load: Load, *, name: str, class_name: str, canary: str | None, url: str 
             raise PermanentError(f"{worker} does not use {model.name}, and nobody else does: {printable(reason, 500)}")
         manifest = site.say(class_name, model, previous=previous)
         click.echo(f"{_workers(site, class_name)} to use {_digits(model)} (version {manifest.version})")
+
+
+def _waits(site: SiteModels, class_name: str, model: ModelFile, previous: ModelFile | None, *, is_trial: bool) -> bool:
+    """Whether the model waits for the hours in which the site changes models.
+
+    Raises:
+        PermanentError: it would be tried first, which somebody has to watch.
+    """
+    opens = site.offer(class_name, model, previous=previous, stage=not is_trial)
+    if opens and is_trial:
+        raise PermanentError(f"the site changes models from {opens} on: try it then, or with --now")
+    if opens:
+        click.echo(f"{_digits(model)} waits until {opens}, when the site changes models; --now does not wait")
+    return bool(opens)
 
 
 @models.command()

@@ -16,7 +16,7 @@ from detector.difference import Difference
 from detector.pictures import Picture
 from detector.reading import read_boxes
 from detector.regions import Region, RegionPlanner
-from detector.rules import open_rules
+from detector.rules import open_rules, rules_of
 from detector.scene import Box, Firing, Scene, Track
 from detector.watching import CameraWatch, TrackChange
 from detector.zones import ZoneMap
@@ -79,7 +79,7 @@ class OfflineCamera:
         self._backend = backend
         self._settings = settings
         self._planner = RegionPlanner(settings.regions)
-        rules = open_rules(settings.rules, camera, ZoneMap(camera_settings.zones).names)
+        rules = open_rules(rules_of(settings.rules, camera_settings), camera, ZoneMap(camera_settings.zones).names)
         self._watch = CameraWatch(camera, settings, camera_settings, rules, new_id=lambda: str(next(numbers)))
         self._difference = Difference()
 

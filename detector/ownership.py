@@ -108,6 +108,7 @@ class OwnsAll:
         self._known: set[str] = set()
         self._lock = threading.Lock()
         self._on_gain: Callable[[str, int], None] = lambda _camera, _epoch: None
+        self._on_loss: Callable[[str], None] = _pass
 
     def start(
         self,
@@ -116,8 +117,16 @@ class OwnsAll:
         on_claim: Callable[[str], None] = _pass,
     ) -> None:
         """Begin; `on_gain` is called with each camera that `epoch` is asked for the first time."""
-        del on_loss, on_claim
-        self._on_gain = on_gain
+        del on_claim
+        self._on_gain, self._on_loss = on_gain, on_loss
+
+    def leave(self, camera: str) -> None:
+        """Its node watches a camera no more; a later frame makes it this worker's again."""
+        with self._lock:
+            was_known = camera in self._known
+            self._known.discard(camera)
+        if was_known:
+            self._on_loss(camera)
 
     def epoch(self, camera: str) -> int | None:
         """0: there is no other owner."""

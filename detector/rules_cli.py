@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,20 +11,27 @@ from typing import Any
 import click
 import msgspec
 
-from config import ConfigError
+from broker import Delivery
+from broker.messages import RegistryIndex
+from broker.session import listen
+from broker.topics import REGISTRY_INDEX
+from config import ConfigError, TransientError
 from config.cameras import CameraSettings
 from config.durations import format_duration
 from config.rules import Hours, Rule
 from config.settings import Settings
+from detector.camera_settings import KnownCameras
 from detector.recording import read_recording
 from detector.rule_trial import TrialResult, try_rules
-from detector.rules import watches
+from detector.rules import rules_of, watches
 from detector.zones import ZoneMap
 
 __all__ = ["rules"]
 
 Load = Callable[[Mapping[str, Any]], Settings]
 
+_ASK_S = 5.0
+_LOOK_S = 0.02
 _VERBS = {
     "presence": "is there",
     "dwell": "stays",
@@ -44,26 +53,67 @@ def rules() -> None:
 
 
 @rules.command(name="list")
+@click.option("--registry", is_flag=True, help="With the cameras of the site's registry, asked for over the bus.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.pass_obj
-def list_rules(load: Load, *, as_json: bool) -> None:
+def list_rules(load: Load, *, registry: bool, as_json: bool) -> None:
     """List the rules, what each waits for, and the cameras of the site file that it watches.
+
+    A camera's own rules (`cameras.NAME.rules`) come last; one with the name of another takes its place there.
 
     \b
     Examples:
       vigil rules list
+      vigil rules list --registry
       vigil rules list --json | jq 'select(.severity == "critical")'
     """
     settings = load({})
+    cameras = {**settings.cameras, **(_registered(settings) if registry else {})}
     for name, rule in settings.detector.rules.items():
-        cameras = _watched(rule, settings.cameras)
-        if as_json:
-            fields = rule.model_dump(mode="json", exclude={"cameras"})
-            click.echo(msgspec.json.encode({"rule": name, "cameras": cameras, **fields}))
-            continue
-        severity = click.style(f"{rule.severity:<8}", fg=_COLOURS[rule.severity])
-        where = ", ".join(cameras) or "no camera of the site file"
-        click.echo(f"{name:<16}  {rule.kind:<15}  {severity}  {_wants(rule)}; {where}")
+        _tell_rule(name, rule, _watched(name, rule, cameras), as_json=as_json)
+    for camera, about in cameras.items():
+        for name, rule in about.rules.items():
+            _tell_rule(name, rule, [camera], as_json=as_json)
+
+
+def _registered(settings: Settings) -> dict[str, CameraSettings]:
+    """The cameras of the site's registry.
+
+    Raises:
+        TransientError: there is no broker.
+    """
+    index, came = list[RegistryIndex](), threading.Event()
+
+    def on_index(delivery: Delivery) -> None:
+        if isinstance(delivery.content, RegistryIndex):
+            index.append(delivery.content)
+            came.set()
+
+    bus = listen(settings, "rules")
+    known = KnownCameras(settings, bus)
+    known.start()
+    bus.subscribe(REGISTRY_INDEX, on_index)
+    bus.start()
+    try:
+        if not bus.wait_connected(_ASK_S):
+            raise TransientError(f"no broker at {settings.bus.url}: start one, or name another with --bus URL")
+        came.wait(_ASK_S)
+        deadline_s = time.monotonic() + _ASK_S
+        while index and not known.has_heard(index[-1].cameras) and time.monotonic() < deadline_s:
+            time.sleep(_LOOK_S)
+    finally:
+        bus.close()
+    return known.documented()
+
+
+def _tell_rule(name: str, rule: Rule, cameras: list[str], *, as_json: bool) -> None:
+    if as_json:
+        fields = rule.model_dump(mode="json", exclude={"cameras"})
+        click.echo(msgspec.json.encode({"rule": name, "cameras": cameras, **fields}))
+        return
+    severity = click.style(f"{rule.severity:<8}", fg=_COLOURS[rule.severity])
+    where = ", ".join(cameras) or "no camera of the site file"
+    click.echo(f"{name:<16}  {rule.kind:<15}  {severity}  {_wants(rule)}; {where}")
 
 
 @rules.command()
@@ -98,8 +148,9 @@ def test(load: Load, *, camera: str, file: Path, only: tuple[str, ...], as_json:
       vigil rules test --camera yard --replay yard.jsonl --json | jq .firings
     """
     settings = load({})
-    zones = ZoneMap(_camera(settings, camera).zones)
-    wanted = _chosen(settings.detector.rules, only)
+    about = _camera(settings, camera)
+    zones = ZoneMap(about.zones)
+    wanted = _chosen(rules_of(settings.detector.rules, about), only)
     recording = read_recording(file, camera)
     scenes = tuple(recording.scenes(zones, settings.detector.tracking.lost_s))
     result = try_rules(wanted, camera, zones, scenes)
@@ -147,8 +198,12 @@ def _tell(result: TrialResult, file: Path, *, every_frame: bool) -> None:
         click.echo(f"not {rule.rule} ({rule.kind}): {part}{rule.reason}")
 
 
-def _watched(rule: Rule, cameras: Mapping[str, CameraSettings]) -> list[str]:
-    return [name for name, camera in cameras.items() if watches(rule, name, ZoneMap(camera.zones).names)]
+def _watched(name: str, rule: Rule, cameras: Mapping[str, CameraSettings]) -> list[str]:
+    return [
+        camera
+        for camera, about in cameras.items()
+        if name not in about.rules and watches(rule, camera, ZoneMap(about.zones).names)
+    ]
 
 
 def _wants(rule: Rule) -> str:

@@ -36,11 +36,16 @@ class Scorer:
         backend = SharedBackend(open_backend(settings.detector))
         self.find_people = PeopleFinder(backend)
         slot = BackendSlot(backend, clock=clock)
-        self._worker = Worker(bus, slot, settings, OwnsAll(), clock=clock, on_fatal=on_fatal)
+        self._owned = OwnsAll()
+        self._worker = Worker(bus, slot, settings, self._owned, clock=clock, on_fatal=on_fatal)
 
     def start(self) -> None:
         """Ask for frames and begin to score."""
         self._worker.start()
+
+    def leave(self, camera: str) -> None:
+        """Another node watches a camera from now on: leave at the broker what its worker must know."""
+        self._owned.leave(camera)
 
     def close(self) -> None:
         """Take no more frames, score those that wait, for some seconds, and end."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, tzinfo
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from broker import Bus
@@ -29,7 +30,7 @@ from edge.snapshots import SnapshotDesk
 from edge.state import StateReport
 from edge.wanted import Wanted, decide
 from edge.watch import CameraFigures, OpenSource, Vitals, Voice, Watch, Watched
-from edge.wishes import Change, CutClip, RaiseDrill, TakeSnapshot, Wish, Zoom
+from edge.wishes import Change, CutClip, KeepLess, RaiseDrill, TakeSnapshot, Wish, Zoom
 
 if TYPE_CHECKING:
     from broker import Delivery
@@ -53,6 +54,7 @@ class Surroundings:
         bus: with an outbox.
         settings: the site's.
         remembered: what must still be known after a restart.
+        logins_file: where the site puts the logins of this node's cameras.
         clock: time.
         zone: the node's time zone, for schedules.
         open_source: how to open what is looked at,
@@ -65,6 +67,7 @@ class Surroundings:
     bus: Bus
     settings: Settings
     remembered: Remembered
+    logins_file: Path
     clock: Clock
     zone: tzinfo
     open_source: OpenSource
@@ -167,11 +170,21 @@ class Camera:
         self._halt()
         self._close_recorder()
 
-    def leave(self) -> None:
-        """End, and leave the camera's topics to whoever watches it from now on."""
-        # First of all: the other node says "online" as soon as it has a picture.
-        self.voice.state.say(state="offline", moving=False, fps=0.0, width=0, height=0)
+    def ask_to_leave(self, *, is_overtaken: bool = False) -> None:
+        """Say that it ends here, and ask everything of it to, without waiting.
+
+        Args:
+            is_overtaken: somebody else watches it already, and has said so.
+        """
+        if is_overtaken:
+            self.voice.motion.be_overtaken()
+        else:  # first of all: the other node says "online" as soon as it has a picture
+            self.voice.state.say(state="offline", moving=False, fps=0.0, width=0, height=0)
         self.voice.state.leave()
+        self.ask_to_end()
+
+    def leave(self) -> None:
+        """End, and leave the camera's topics to whoever watches it from now on; after `ask_to_leave`."""
         self.end()
         self.voice.motion.leave()
         self.voice.frames.disown()
@@ -213,6 +226,8 @@ class Camera:
                 self._drills.ask(severity, answer, with_picture=seen)
             case CutClip():
                 self._cut_clip(wish, correlation_id, answer)
+            case KeepLess(hours):
+                self._keep_less(hours, answer)
 
     def _command(self, change: Change, answer: Callable[[Answer], None]) -> None:
         changes: dict[str, Any] = {change.field: change.value}
@@ -246,6 +261,14 @@ class Camera:
             # Without a correlation id the clip is known by the second in which it was asked for.
             about = correlation_id or f"{self.name}-{self._now():%Y%m%dT%H%M%SZ}"
             self._recorder.request(wish.start, wish.end, about, partial(_answer_clip, answer))
+
+    def _keep_less(self, hours: float, answer: Callable[[Answer], None]) -> None:
+        if self._recorder is None:
+            answer(Answer({"deleted": "0"}))
+            return
+        self._around.recordings.open().keep_less(
+            self.name, hours, lambda deleted, trouble: answer(Answer({"deleted": str(deleted)}, trouble))
+        )
 
     def _on_escalation(self, delivery: Delivery) -> None:
         """Runs on the bus's thread."""

@@ -49,7 +49,8 @@ def edge(load: Load, cameras: dict[str, dict[str, str]], role: str, *, open_scor
     `edge.detector: true` this process scores the frames too, and raises escalations without any network.
 
     What changes in the site file is applied to the cameras that it changes, while it runs; so is what the site's
-    registry says, and what is told to a camera over the bus (`vigil camera set`).
+    registry says, and what is told to a camera over the bus (`vigil camera set`). Without any camera it waits for those
+    that the registry gives to this node, or to a pool in which it takes part.
 
     \b
     Sources:
@@ -77,14 +78,15 @@ def edge(load: Load, cameras: dict[str, dict[str, str]], role: str, *, open_scor
         from edge.settings_file import SettingsFile
     except ModuleNotFoundError as error:
         raise ConfigError(f"the edge needs the package {error.name}: pip install 'vigil-mesh[edge]'") from error
-    file = SettingsFile(load.file, lambda: _only(load.read({"cameras": cameras}), cameras), asked)
+    # A second process of the machine would take the same cameras; and who names cameras wants these.
+    adopts = role == "edge" and not cameras
+    file = SettingsFile(load.file, lambda: _only(load.read({"cameras": cameras}), cameras), asked, waits=adopts)
     run_edge(
         settings,
         role,
         stop,
         file=file,
-        # A second process of the machine would take the same cameras; and who names cameras wants these.
-        adopts=role == "edge" and not cameras,
+        adopts=adopts,
         open_scorer=open_scorer if settings.edge.detector else None,
     )
 

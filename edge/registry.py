@@ -8,19 +8,24 @@ from broker.camera_documents import lay_over
 from broker.messages import CameraDocument
 from config import ConfigError
 from config.cameras import CameraSettings
+from config.logins import with_login
+from config.registry import Login
 from config.secrets import mask_uri
 from edge.uris import parse_source
 
 __all__ = ["apply_document"]
 
 
-def apply_document(name: str, document: CameraDocument, own: CameraSettings | None) -> CameraSettings:
+def apply_document(
+    name: str, document: CameraDocument, own: CameraSettings | None, login: Login | None = None
+) -> CameraSettings:
     """A camera's settings as the site wants them.
 
     Args:
         name: the camera's name.
         document: what the site says; it has no credentials.
         own: what the node's own settings say of the camera; None where they do not name it.
+        login: that the site has sent for it; None where it has none.
 
     Raises:
         ConfigError: something in the document cannot be used; names the field and the cure.
@@ -32,7 +37,13 @@ def apply_document(name: str, document: CameraDocument, own: CameraSettings | No
                 parse_source(uri)
         except ConfigError as error:
             raise ConfigError(error.message, field=f"cameras.{name}.{field}") from None
-    return settings
+    return settings if login is None else _logged_in(settings, login)
+
+
+def _logged_in(settings: CameraSettings, login: Login) -> CameraSettings:
+    sub = settings.sub_source
+    logged_in = {"source": with_login(settings.source, login), "sub_source": sub and with_login(sub, login)}
+    return settings.model_copy(update=logged_in)
 
 
 def _source(source: str, own: CameraSettings | None) -> str:

@@ -7,6 +7,7 @@ shown again because a process died.
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -29,8 +30,9 @@ class _Camera(msgspec.Struct, kw_only=True, omit_defaults=True):
     document: CameraDocument | None = None
 
 
-class _Content(msgspec.Struct, kw_only=True):
-    v: Literal[1] = 1
+class _Content(msgspec.Struct, kw_only=True, omit_defaults=True):
+    v: Literal[1]
+    pools: tuple[str, ...] = ()
     cameras: dict[str, _Camera] = {}
 
 
@@ -48,17 +50,18 @@ class Remembered:
         self._lock = threading.Lock()
         self._log = get_logger()
         self._is_lost = False
-        self._cameras = self._read()
+        found = self._read()
+        self._cameras, self._pools = found.cameras, found.pools
 
-    def _read(self) -> dict[str, _Camera]:
+    def _read(self) -> _Content:
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=_Content).cameras
+            return msgspec.json.decode(self._path.read_bytes(), type=_Content)
         except FileNotFoundError:
-            return {}
+            return _Content(v=1)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             self._log.error("camera.memory_unreadable", file=str(self._path), error=str(error))
             self._is_lost = True
-            return {}
+            return _Content(v=1)
 
     def commanded(self, camera: str) -> Commanded:
         """What was asked of a camera."""
@@ -73,6 +76,11 @@ class Remembered:
         with self._lock:
             return {name: kept.document for name, kept in self._cameras.items() if kept.document is not None}
 
+    def pools(self) -> tuple[str, ...]:
+        """The pools of cameras in which this node takes part, as the site said last."""
+        with self._lock:
+            return self._pools
+
     def keep_commanded(self, camera: str, commanded: Commanded) -> str | None:
         """Write down what was asked of a camera; returns why that failed."""
         with self._lock:
@@ -81,10 +89,15 @@ class Remembered:
             kept.recording, kept.sensitivity = commanded.recording, commanded.sensitivity
             return self._write()
 
-    def keep_document(self, camera: str, document: CameraDocument | None) -> str | None:
-        """Write down what the site says of a camera, or that it says nothing any more; returns why that failed."""
+    def keep_site(self, documents: Mapping[str, CameraDocument], pools: tuple[str, ...]) -> str | None:
+        """Write down all that the site says to this node; returns why that failed."""
         with self._lock:
-            self._entry(camera).document = document
+            known = {name: kept.document for name, kept in self._cameras.items() if kept.document is not None}
+            if (known, self._pools) == (documents, pools):
+                return None
+            for name in known.keys() | documents.keys():
+                self._entry(name).document = documents.get(name)
+            self._pools = pools
             return self._write()
 
     def _entry(self, camera: str) -> _Camera:
@@ -93,7 +106,9 @@ class Remembered:
         return self._cameras.setdefault(camera, _Camera(privacy=True if self._is_lost else None))
 
     def _write(self) -> str | None:
-        content = _Content(cameras={name: kept for name, kept in self._cameras.items() if kept != _Camera()})
+        content = _Content(
+            v=1, pools=self._pools, cameras={name: kept for name, kept in self._cameras.items() if kept != _Camera()}
+        )
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self._path, msgspec.json.format(msgspec.json.encode(content), indent=1))

@@ -57,6 +57,7 @@ class MotionReports:
         self._start: MotionEvent | None = None
         self._left_open: dict[str, MotionEvent] = {}
         self._recovered = False
+        self._is_overtaken = False
         self._said_active_s = 0.0
         self._owed: deque[MotionEvent] = deque(maxlen=_OWED_MAX)
         self._paid_s = 0.0
@@ -75,6 +76,10 @@ class MotionReports:
                 self._left_open[motion_id] = start
         self._bus.subscribe(CAMERA_MOTION_OPEN, self._on_open, camera=self._camera)
         self._say_active(moving=False)
+
+    def be_overtaken(self) -> None:
+        """Another node watches the camera already, and has ended what moved here: say nothing of it any more."""
+        self._is_overtaken = True
 
     def leave(self) -> None:
         """Leave the camera's topics to whoever watches it from now on."""
@@ -147,6 +152,8 @@ class MotionReports:
             What was said, where something moved.
         """
         ended = None
+        if self._is_overtaken:
+            self._start = None
         if self._start is not None:
             ended = self.motion("end", at=self._clock.now(), seq=seq, ended="interrupted")
         for _ in range(len(self._owed)):

@@ -14,7 +14,7 @@ from broker.machine import Machine
 from broker.topics import origin_of
 from config import Clock, PermanentError, SystemClock, TransientError, get_logger
 from config.clock import local_zone
-from config.service import Service
+from config.logins import logins_file
 from config.settings import Settings
 from edge.camera import Surroundings
 from edge.capture import open_packets, open_source
@@ -45,6 +45,10 @@ class Scorer(Protocol):
         """Ask for frames and begin to score."""
         ...
 
+    def leave(self, camera: str) -> None:
+        """Another node watches a camera from now on."""
+        ...
+
     def close(self) -> None:
         """Score what waits, for some seconds, and end."""
         ...
@@ -69,7 +73,8 @@ def run_edge(
 ) -> None:
     """Watch this node's cameras until `stop` is set.
 
-    Cameras whose source has ended stay offline; the role goes on.
+    Cameras whose source has ended stay offline; the role goes on. One that adopts begins without any camera too, and
+    waits for the site's documents.
 
     Args:
         settings: the site's settings.
@@ -80,10 +85,11 @@ def run_edge(
         open_scorer: opens what scores this node's frames in this process; None leaves them to workers elsewhere.
 
     Raises:
-        ConfigError: there is no camera, a source is wrong, or the scorer's model cannot be used.
-        PermanentError: no camera works, the outbox cannot be opened, or the broker refuses us for good.
+        ConfigError: there is no camera and none can come, a source is wrong, or the scorer's model cannot be used.
+        PermanentError: no camera of the node's own settings works, the outbox cannot be opened, or the broker refuses
+            us for good.
     """
-    check_sources(settings)
+    check_sources(settings, waits=adopts)
     fatal: list[Exception] = []
 
     def on_fatal(error: Exception) -> None:
@@ -129,6 +135,7 @@ class _Edge:
             bus=bus,
             settings=settings,
             remembered=Remembered(settings.state_dir / "edge" / settings.site / f"{origin}.json"),
+            logins_file=logins_file(settings),
             clock=clock,
             zone=local_zone(),
             open_source=open_source,
@@ -137,7 +144,14 @@ class _Edge:
             find_people=self._scorer.find_people if self._scorer is not None else None,
             vitals=vitals,
         )
-        self._node = Node(around, role=role, on_fatal=on_fatal, file=file, adopts=adopts)
+        self._node = Node(
+            around,
+            role=role,
+            on_fatal=on_fatal,
+            on_left=self._scorer.leave if self._scorer is not None else None,
+            file=file,
+            adopts=adopts,
+        )
         self._presence = Presence(
             bus,
             settings,
@@ -145,9 +159,9 @@ class _Edge:
             figures=self._figures,
             machine=self._machine.figures,
             takes_orders=True,
+            describe=self._in_a_line,
             clock=clock,
         )
-        self._service = Service(self._in_a_line, clock=clock)
 
     def start(self) -> None:
         """Begin; the bus after the node, so that nothing retained is missed."""
@@ -158,11 +172,9 @@ class _Edge:
         self._bus.start()
         self._presence.start()
         get_logger().info("edge.started", cameras=list(self._settings.cameras), bus=self._settings.bus.url)
-        self._service.ready()
 
     def close(self) -> None:
         """End, so that what each part still says gets out."""
-        self._service.stopping()
         self._machine.close()
         self._node.close()
         if self._scorer is not None:  # before the recordings: what it raises now still has a clip
@@ -181,8 +193,7 @@ class _Edge:
     def _in_a_line(self) -> str:
         """How the process is, for `systemctl status`."""
         counts = self._node.figures().counts
-        broker = "connected" if self._bus.connected else "away"
-        return f"{counts['cameras']} cameras, {counts['frames_captured']} pictures looked at; broker {broker}"
+        return f"{counts['cameras']} cameras, {counts['frames_captured']} pictures looked at"
 
 
 def _together(*parts: Figures) -> Figures:

@@ -15,6 +15,8 @@ from config import Clock
 __all__ = ["StateReport"]
 
 _TEXT_MAX = 1000
+_INSIST_EVERY_S = 2.0
+"""Two nodes whose own settings name one camera would contradict each other as fast as the broker can."""
 
 
 class StateReport:
@@ -38,6 +40,7 @@ class StateReport:
         self._now = CameraState(camera=camera, state="offline", node=node, at=clock.now())
         self._is_said = False
         self._is_left = False
+        self._insist_s = float("-inf")
 
     @property
     def now(self) -> CameraState:
@@ -65,6 +68,15 @@ class StateReport:
                 self._troubles[part] = trouble
             else:
                 self._troubles.pop(part, None)
+
+    def insist(self, said: CameraState) -> None:
+        """Say it again where another node, which stood still while its camera was taken over, has spoken since."""
+        with self._lock:
+            now_s = self._clock.monotonic_s()
+            if self._is_left or not self._is_said or said.node == self._now.node or now_s < self._insist_s:
+                return
+            self._insist_s = now_s + _INSIST_EVERY_S
+            self._bus.publish(self._topic, self._now)
 
     def leave(self) -> None:
         """Say nothing any more: whoever watches the camera from now on does."""

@@ -14,10 +14,22 @@ from datetime import datetime, timedelta
 from config import BadPayloadError
 from edge.drills import SEVERITIES, Severity
 
-__all__ = ["PROPERTIES", "Change", "CutClip", "RaiseDrill", "TakeSnapshot", "Value", "Wish", "Zoom", "read_wish"]
+__all__ = [
+    "PROPERTIES",
+    "Change",
+    "CutClip",
+    "KeepLess",
+    "RaiseDrill",
+    "TakeSnapshot",
+    "Value",
+    "Wish",
+    "Zoom",
+    "read_wish",
+]
 
 Value = str | bool | float | int
 _CLIP_MAX_S = 3600.0
+_KEEP_MAX_HOURS = 24.0 * 366
 _SHOWN_MAX = 60
 
 
@@ -64,7 +76,18 @@ class RaiseDrill:
     severity: Severity
 
 
-Wish = Change | Zoom | TakeSnapshot | CutClip | RaiseDrill
+@dataclass(frozen=True, slots=True)
+class KeepLess:
+    """Deletes recordings that are old now; those to come are kept as the settings say.
+
+    Attributes:
+        hours: of recordings that stay.
+    """
+
+    hours: float
+
+
+Wish = Change | Zoom | TakeSnapshot | CutClip | KeepLess | RaiseDrill
 
 
 def read_wish(name: str, value: Value, now: datetime) -> Wish:
@@ -142,6 +165,14 @@ def _clip(value: Value, now: datetime) -> Wish:
     return CutClip(start, end)
 
 
+def _retention(value: Value, now: datetime) -> Wish:
+    del now
+    hours = _number(value)
+    if not 0 < hours <= _KEEP_MAX_HOURS:
+        raise _refusal("retention", value, "how many hours of recordings stay; what is older is deleted")
+    return KeepLess(hours)
+
+
 def _last_seconds(value: Value, now: datetime) -> tuple[datetime, datetime]:
     seconds = _number(value.strip().removesuffix("s") if isinstance(value, str) else value)
     if not 0 < seconds <= _CLIP_MAX_S:
@@ -187,6 +218,7 @@ _READERS: dict[str, Callable[[Value, datetime], Wish]] = {
     "sensitivity": _sensitivity,
     "snapshot": _snapshot,
     "clip": _clip,
+    "retention": _retention,
     "drill": _drill,
 }
 PROPERTIES = tuple(_READERS)

@@ -18,6 +18,7 @@ from bridge.homeassistant.names import joined
 from broker import TopicSpec
 from broker.messages import Escalation, Mode
 from broker.topics import (
+    CAMERA_CHECK,
     CAMERA_ESCALATION,
     CAMERA_EVIDENCE,
     CAMERA_FRAME,
@@ -54,6 +55,11 @@ _ESCALATION = (
 )
 """Without its pictures: an attribute is kept for every change of state, and shown on every page. Each once: a message
 is sent again until a bridge has it, so the last ones that were told are remembered where Home Assistant keeps them."""
+_CHECK = (
+    "{{ {'checked_at': value_json.at, 'captured_at': value_json.captured_at, 'reference_at': value_json.reference_at, "
+    "'problems': value_json.findings | rejectattr('ok') | map(attribute='about') | list, "
+    "'findings': value_json.findings} | tojson }}"
+)
 _MODEL = (
     "{{ {'installed_version': value_json.installed, 'latest_version': value_json.wanted, 'title': 'Model', "
     "'in_progress': value_json.changing, 'release_summary': value_json.error[:255]} | tojson }}"
@@ -70,12 +76,13 @@ def camera_device(site: str, camera: str, facts: CameraFacts, *, version: str = 
     entities = [*_pictures(site, camera, facts), *_happenings(site, camera, facts), *_controls(site, camera, facts)]
     return Device(
         id=camera_device_id(site, camera),
-        name=camera,
+        name=facts.name or camera,
         model="Camera",
         short=camera,
         entities={entity.key: entity for entity in entities},
         version=version,
         url=url,
+        area=facts.area,
     )
 
 
@@ -129,6 +136,13 @@ def _happenings(site: str, camera: str, facts: CameraFacts) -> Iterator[Entity]:
         "icon": "mdi:shield-alert",
     }
     yield Entity("escalation", "event", "Escalation", raised)
+    if facts.has_check:
+        topic = str(CAMERA_CHECK.at(site, camera=camera))
+        checked = {"state_topic": topic, "value_template": "{{ 'OFF' if value_json.ok else 'ON' }}", "qos": 1}
+        found = {"json_attributes_topic": topic, "json_attributes_template": _CHECK}
+        yield Entity(
+            "check", "binary_sensor", "Camera check", {**checked, **found, "device_class": "problem", **_DIAGNOSTIC}
+        )
 
 
 def _counted(site: str, camera: str, facts: CameraFacts, label: str, zone: str) -> Iterator[Entity]:

@@ -18,16 +18,21 @@ from bridge.homeassistant.models import ModelDesk
 from bridge.homeassistant.names import split
 from bridge.homeassistant.node import ROLES, node_device, node_device_id
 from broker import Content, Delivery, TopicSpec
+from broker.camera_documents import Brought
 from broker.messages import (
+    CameraCheck,
     CameraDocument,
     CameraModel,
     CameraOwner,
     CameraState,
+    NodeDocument,
     NodeHealth,
     NodeStatus,
     OpenEvents,
+    RegistryIndex,
 )
 from broker.topics import (
+    CAMERA_CHECK,
     CAMERA_OWNER,
     CAMERA_STATE,
     CAMERA_TRACK_OPEN,
@@ -36,6 +41,8 @@ from broker.topics import (
     NODE_STATUS,
     NODE_WORKER,
     REGISTRY_CAMERA,
+    REGISTRY_INDEX,
+    REGISTRY_NODE,
     origin_of,
 )
 from config.names import check_name
@@ -43,7 +50,8 @@ from config.names import check_name
 __all__ = ["CENSUS_TOPICS", "Census"]
 
 CENSUS_TOPICS: tuple[TopicSpec, ...] = (
-    CAMERA_STATE, CAMERA_OWNER, CAMERA_TRACK_OPEN, NODE_STATUS, NODE_HEALTH, NODE_WORKER, REGISTRY_CAMERA, MODEL,
+    CAMERA_STATE, CAMERA_OWNER, CAMERA_TRACK_OPEN, CAMERA_CHECK, NODE_STATUS, NODE_HEALTH, NODE_WORKER, REGISTRY_CAMERA,
+    REGISTRY_NODE, REGISTRY_INDEX, MODEL,
 )  # fmt: skip
 """What a census must be told of."""
 _MISSING_MAX = 3
@@ -85,6 +93,9 @@ class Census:
         self._states: dict[str, CameraState] = {}
         self._owners: dict[str, str] = {}
         self._documents: dict[str, CameraDocument] = {}
+        self._node_documents: dict[str, NodeDocument] = {}
+        self._brought, self._brought_nodes = Brought(), Brought()
+        self._checked: set[str] = set()
         self._named_by: dict[str, str] = {}
         self._missing: dict[str, int] = {}
         self._heard: set[str] = set()
@@ -92,11 +103,19 @@ class Census:
         self._devices: dict[tuple[str, object], tuple[tuple[object, ...], Device]] = {}
         self._models = ModelDesk()
 
-    def fold(self, delivery: Delivery) -> None:
-        """Take one message in."""
+    def fold(self, delivery: Delivery, connection: int = 0) -> None:
+        """Take one message in; `connection` is the number of the one that brought it."""
         topic = delivery.topic
+        if topic.spec is REGISTRY_CAMERA:
+            self._brought.note(topic.camera, connection)
+        elif topic.spec is REGISTRY_NODE:
+            self._brought_nodes.note(topic.params["node"], connection)
         if topic.spec in (MODEL, NODE_WORKER):
             self._models.fold(delivery)
+        elif isinstance(delivery.content, RegistryIndex):
+            self._fold_index(delivery.content, connection)
+        elif topic.spec is REGISTRY_NODE:
+            self._fold_node_document(topic.params["node"], delivery.content)
         elif delivery.content is None:
             self._fold_taken_back(topic.spec, topic.params)
         elif topic.camera:
@@ -134,7 +153,7 @@ class Census:
         _, _, kind, name = split(device_id)
         if kind == "camera":
             zones = {zone for _, _, zone in (key for key in map(split, components) if len(key) == _OF_ZONE)}
-            self._kept[name] = CameraFacts(node="", zones=tuple(sorted(zones)))
+            self._kept[name] = CameraFacts(node="", zones=tuple(sorted(zones)), has_check="check" in components)
             self._renew(name)
         elif name in self.nodes:
             warm, wifi = "temperature" in components, "wifi" in components
@@ -166,6 +185,11 @@ class Census:
                 self._fold_owner(camera, content)
             case OpenEvents():
                 self._fold_tracks(camera, content)
+            case CameraCheck() if camera in self._checked or len(self._checked) < _KNOWN_MAX:
+                self._checked.add(camera)
+                self._renew(camera)
+            case CameraDocument(excluded=True):
+                self._forget_document(camera)
             case CameraDocument() if camera in self._documents or len(self._documents) < _KNOWN_MAX:
                 self._documents[camera] = content
                 self._renew(camera)
@@ -189,13 +213,26 @@ class Census:
             return
         before = before or CameraFacts(node=state.node)
         labels = tuple(label for label in self._labels if not state.labels or label in state.labels)
+        document = self._documents.get(camera)
         self.cameras[camera] = CameraFacts(
             node=state.node,
             role=self._named_by.get(camera, before.role),
             worker=self._owners.get(camera, before.worker) if state.scored_by == "workers" else "",
             labels=labels,
             zones=self._zones_of(camera, before),
+            name=document.name if document is not None else "",
+            area=document.area if document is not None else "",
+            has_check=camera in self._checked or before.has_check,
         )
+
+    def _forget_check(self, camera: str) -> None:
+        self._checked.discard(camera)
+        if (facts := self.cameras.get(camera)) is not None:
+            self.cameras[camera] = msgspec.structs.replace(facts, has_check=False)
+
+    def _forget_document(self, camera: str) -> None:
+        self._documents.pop(camera, None)
+        self._renew(camera)
 
     def _is_there(self, camera: str, state: CameraState) -> bool:
         """A state may outlive its camera; what its node or the site names does not."""
@@ -237,6 +274,20 @@ class Census:
         roles = tuple(sorted({*before.roles, role}, key=_rank))
         version = status.versions.get("vigil", "") if role == roles[0] or not before.version else before.version
         self.nodes[node] = msgspec.structs.replace(before, roles=roles, version=version or before.version)
+        self._name_node(node)
+
+    def _fold_node_document(self, node: str, content: Content) -> None:
+        if not isinstance(content, NodeDocument):
+            self._node_documents.pop(node, None)
+        elif node in self._node_documents or len(self._node_documents) < _KNOWN_MAX:
+            self._node_documents[node] = content
+        self._name_node(node)
+
+    def _name_node(self, node: str) -> None:
+        document, facts = self._node_documents.get(node), self.nodes.get(node)
+        if facts is not None:
+            name, area = (document.name, document.area) if document is not None else ("", "")
+            self.nodes[node] = msgspec.structs.replace(facts, name=name, area=area)
 
     def _fold_health(self, node: str, role: str, health: NodeHealth) -> None:
         if node in self.nodes:
@@ -274,6 +325,13 @@ class Census:
         if self._missing[camera] >= _MISSING_MAX:
             self._forget_camera(camera)
 
+    def _fold_index(self, index: RegistryIndex, connection: int) -> None:
+        """Forget what the site took back while nobody listened."""
+        for camera in self._brought.gone(tuple(self._documents), index.cameras, connection):
+            self._forget_document(camera)
+        for node in self._brought_nodes.gone(tuple(self._node_documents), index.nodes, connection):
+            self._fold_node_document(node, None)
+
     # --- what is taken back --------------------------------------------------------------------------------------
 
     def _fold_taken_back(self, spec: TopicSpec, params: Mapping[str, str]) -> None:
@@ -282,8 +340,9 @@ class Census:
             self._states.pop(camera, None)
             self._forget_camera(camera)
         elif spec is REGISTRY_CAMERA:
-            self._documents.pop(camera, None)
-            self._renew(camera)
+            self._forget_document(camera)
+        elif spec is CAMERA_CHECK:
+            self._forget_check(camera)
         elif spec is NODE_STATUS and node in self.nodes:
             facts = self.nodes[node]
             roles = tuple(role for role in facts.roles if role != params["role"])

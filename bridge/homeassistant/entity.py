@@ -47,6 +47,7 @@ class Device:
         entities: by key.
         version: of Vigil there; empty where nobody says.
         url: where it is looked at; empty where nobody says.
+        area: the one that Home Assistant proposes for it; empty where nobody says.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Device:
     entities: Mapping[str, Entity] = field(hash=False)
     version: str = ""
     url: str = ""
+    area: str = ""
 
     def entity_id(self, entity: Entity) -> str:
         """The id that people see, where it is still free."""
@@ -88,6 +90,8 @@ class Device:
             about["sw_version"] = self.version
         if self.url:
             about["configuration_url"] = self.url
+        if self.area:
+            about["suggested_area"] = self.area
         return about
 
     def _config(self, entity: Entity) -> dict[str, Any]:
@@ -107,6 +111,8 @@ def _guarded(config: Mapping[str, Any]) -> dict[str, Any]:
     guarded = dict(config)
     if "value_template" in config:
         guarded["value_template"] = _unless_empty(config["value_template"], "None")
+    if "json_attributes_template" in config:
+        guarded["json_attributes_template"] = _unless_empty(config["json_attributes_template"], "{}")
     if "availability" in config:
         guarded["availability"] = [
             {**source, "value_template": _unless_empty(source["value_template"], "offline")}

@@ -16,6 +16,9 @@ class CameraFacts(msgspec.Struct, frozen=True, kw_only=True):
         worker: origin of the worker that scores it; empty where none does, or its own node.
         labels: those that are counted.
         zones: in which they are counted too.
+        name: what people call it; empty where that is its name in topics.
+        area: where it is; empty where nobody says.
+        has_check: somebody checks it.
     """
 
     node: str
@@ -23,6 +26,9 @@ class CameraFacts(msgspec.Struct, frozen=True, kw_only=True):
     worker: str = ""
     labels: tuple[str, ...] = ()
     zones: tuple[str, ...] = ()
+    name: str = ""
+    area: str = ""
+    has_check: bool = False
 
 
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,9 +39,13 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
         version: of Vigil.
         has_temperature: the machine tells it.
         has_wifi: there is a wireless signal.
+        name: what people call it; empty where that is its name in topics.
+        area: where it is; empty where nobody says.
     """
 
     roles: tuple[str, ...] = ()
     version: str = ""
     has_temperature: bool = False
     has_wifi: bool = False
+    name: str = ""
+    area: str = ""

@@ -12,7 +12,7 @@ from broker.topics import NODE_HEALTH, NODE_STATUS
 
 __all__ = ["ROLES", "node_device", "node_device_id"]
 
-ROLES = ("edge", "detector", "bridge", "commands", "homeassistant", "fleet", "broker", "console")
+ROLES = ("edge", "detector", "bridge", "commands", "homeassistant", "fleet", "broker", "console", "agent")
 """Processes that are there to stay; the first one of a node speaks for the machine."""
 _WITH_OUTBOX = ("edge", "detector")
 _EXPIRES_S = 30
@@ -34,11 +34,12 @@ def node_device(site: str, node: str, facts: NodeFacts) -> Device:
         entities += _machine(str(NODE_HEALTH.at(site, node=node, role=facts.roles[0])), facts)
     return Device(
         id=node_device_id(site, node),
-        name=f"Node {node}",
+        name=facts.name or f"Node {node}",
         model="Node",
         short=f"node {node}",
         entities={entity.key: entity for entity in entities},
         version=facts.version,
+        area=facts.area,
     )
 
 

@@ -185,7 +185,7 @@ class Discovery:
 
     def _on_fact(self, delivery: Delivery) -> None:
         with self._lock:
-            self._census.fold(delivery)
+            self._census.fold(delivery, self._bus.connections)
 
     def _on_kept(self, delivery: Delivery) -> None:
         with self._lock:

@@ -35,6 +35,7 @@ from broker.messages.nodes import (
     NodeReport,
     RoleReport,
     UpdateReport,
+    UpdateState,
 )
 from broker.messages.processes import (
     BridgeBeat,
@@ -115,6 +116,7 @@ __all__ = [
     "ScoredCamera",
     "TrackEvent",
     "UpdateReport",
+    "UpdateState",
     "WorkerBeat",
     "WorkerStatus",
     "decode_json",

@@ -9,7 +9,20 @@ from msgspec import Meta
 
 from broker.messages.base import Count, Message, Moment, Short, Text
 
-__all__ = ["EdgeBeat", "Hardware", "NodeDocument", "NodeProblem", "NodeReport", "RoleReport", "UpdateReport"]
+__all__ = [
+    "EdgeBeat",
+    "Hardware",
+    "NodeDocument",
+    "NodeProblem",
+    "NodeReport",
+    "RoleReport",
+    "UpdateReport",
+    "UpdateState",
+]
+
+
+UpdateState = Literal["fetching", "installing", "trying", "done", "rolled-back", "refused"]
+"""How far a change of version is; the last three are its end."""
 
 
 class NodeDocument(Message, frozen=True, kw_only=True):
@@ -110,7 +123,7 @@ class UpdateReport(msgspec.Struct, frozen=True, kw_only=True):
 
     version: Short
     previous: Short = ""
-    state: Literal["fetching", "installing", "trying", "done", "rolled-back", "refused"]
+    state: UpdateState
     at: Moment
     error: Text = ""
 
@@ -147,7 +160,8 @@ class EdgeBeat(Message, frozen=True, kw_only=True):
         seq: grows with each beat.
         pools: those that it takes part in.
         state: one that is `draining` takes no more cameras, and gives its own away.
-        own: the pools' cameras that it watches now.
+        own: the pools' cameras that it watches now, or is about to.
+        cameras_max: the most of them that it takes on; 0: as many as fall to it.
     """
 
     edge: Short
@@ -156,3 +170,4 @@ class EdgeBeat(Message, frozen=True, kw_only=True):
     pools: tuple[Short, ...] = ()
     state: Literal["online", "draining"] = "online"
     own: tuple[Short, ...] = ()
+    cameras_max: Count = 0

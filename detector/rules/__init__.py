@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from config.cameras import CameraSettings
 from config.rules import Rule
 from detector.rules.absence import AbsenceWatch
 from detector.rules.count import CountWatch
@@ -14,7 +15,7 @@ from detector.rules.presence import PresenceWatch
 from detector.rules.still import StillWatch
 from detector.rules.watch import Progress, RuleWatch
 
-__all__ = ["Progress", "RuleWatch", "open_rules", "watches"]
+__all__ = ["Progress", "RuleWatch", "open_rules", "rules_of", "watches"]
 
 _KINDS: Mapping[str, type[RuleWatch]] = {
     "absence": AbsenceWatch,
@@ -25,6 +26,11 @@ _KINDS: Mapping[str, type[RuleWatch]] = {
     "on-the-ground": GroundWatch,
     "presence": PresenceWatch,
 }
+
+
+def rules_of(rules: Mapping[str, Rule], camera: CameraSettings) -> dict[str, Rule]:
+    """The site's rules and those of one camera alone; of two with one name the camera's holds."""
+    return {**rules, **camera.rules}
 
 
 def open_rules(rules: Mapping[str, Rule], camera: str, zones: Collection[str]) -> tuple[RuleWatch, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -29,6 +30,8 @@ _TRIM_EVERY_S = 10.0
 _DELIVER_EVERY_S = 0.5
 _FLUSH_S = 10.0
 _LEAVE_S = 10.0
+ToldDeleted = Callable[[int, str | None], None]
+"""Gets how many files were deleted, and what went wrong."""
 _REMEMBER_DAYS = 7
 """For how long an escalation that is sent again gets no second clip."""
 
@@ -103,6 +106,7 @@ class Footage:
         self._delivery = ClipDelivery(self._folder, self._index, store, self, publish, clock=clock)
         self._lock = threading.Lock()
         self._recorders: dict[str, CameraRecorder] = {}
+        self._keep_less: dict[str, tuple[float, ToldDeleted]] = {}
         self._gone = RecorderFigures()
         self._full: str | None = None
         self._trimmed_s = float("-inf")
@@ -150,6 +154,20 @@ class Footage:
         with self._lock:
             self._recorders[name] = recorder
         return recorder
+
+    def keep_less(self, camera: str, hours: float, told: ToldDeleted) -> None:
+        """Delete what is older than that of a camera, but for what is protected; soon, on the thread that makes room.
+
+        Args:
+            camera: whose recordings.
+            hours: that stay.
+            told: called once it is done.
+        """
+        with self._lock:
+            before = self._keep_less.pop(camera, None)
+            self._keep_less[camera] = hours, told
+        if before is not None:
+            before[1](0, "somebody has asked for the same since")
 
     def figures(self) -> FootageFigures:
         """What was done since the start, and what is owed."""
@@ -223,10 +241,20 @@ class Footage:
         except TransientError as error:  # so full that not even the index can be written
             self._full = str(error)
             raise
+        self._delete_asked(now)
         if now_s - self._trimmed_s >= _TRIM_EVERY_S:
             self._trim(now)
             self._trimmed_s = now_s
         self._clock.wait(self._stop, _LOOK_EVERY_S)
+
+    def _delete_asked(self, now: datetime) -> None:
+        with self._lock:
+            asked, self._keep_less = self._keep_less, {}
+        for camera, (hours, told) in asked.items():
+            try:
+                told(self._ring.keep_less(camera, hours, now), None)
+            except TransientError as error:
+                told(0, str(error))
 
     def _trim(self, now: datetime) -> None:
         with self._lock:

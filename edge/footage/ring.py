@@ -48,8 +48,7 @@ class FootageRing:
         Raises:
             TransientError: the disk fails.
         """
-        for segment in self._index.expired(camera, now - timedelta(hours=settings.keep_hours), now):
-            self._delete(segment)
+        self.keep_less(camera, settings.keep_hours, now)
         over_bytes = self._index.size_bytes(camera) - settings.keep_bytes
         if over_bytes > 0:
             self._free(camera, over_bytes, now, why="keep_bytes")
@@ -57,6 +56,17 @@ class FootageRing:
         for path, day in self._clip_folders(camera):
             if day < now - timedelta(hours=kept_hours, days=1):
                 shutil.rmtree(path, ignore_errors=True)
+
+    def keep_less(self, camera: str, hours: float, now: datetime) -> int:
+        """Delete what is older than that of a camera and that nothing protects; returns how many files.
+
+        Raises:
+            TransientError: the disk fails.
+        """
+        expired = self._index.expired(camera, now - timedelta(hours=hours), now)
+        for segment in expired:
+            self._delete(segment)
+        return len(expired)
 
     def free_disk(self, now: datetime) -> str | None:
         """Delete until enough is free on the disk.

@@ -17,6 +17,7 @@ from broker.scrape import scraped
 from config import stop_on_signals
 from config.settings import Settings
 from fleet.enrolment.server import EnrolmentServer, announced
+from fleet.enrolment.shelf import Shelf
 from fleet.enrolment.wire import DEFAULT_PORT
 
 __all__ = ["ca"]
@@ -128,7 +129,8 @@ def serve(load: Load, host: str, port: int) -> None:
     """Let nodes join with their tokens and renew their certificates, until it is stopped.
 
     HTTPS, TLS 1.2 or later. `vigil enrol` serves by itself while its token holds; this is for a site whose nodes
-    renew by themselves.
+    renew by themselves. Nodes that have joined fetch the logins of their own cameras here, and versions of Vigil.
+    Where `vigil fleet` runs on this machine, it keeps this door open and nothing else is needed.
 
     \b
     Examples:
@@ -136,7 +138,7 @@ def serve(load: Load, host: str, port: int) -> None:
     """
     settings = load({})
     folder = ca_folder(settings)
-    server = EnrolmentServer(Authority(folder), settings.broker, host=host, port=port)
+    server = EnrolmentServer(Authority(folder), settings.broker, host=host, port=port, shelf=Shelf.of(settings))
     stop = threading.Event()
     stop_on_signals(stop)
     with scraped(settings, "fleet"), announced(folder, server.port):

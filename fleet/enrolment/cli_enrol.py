@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +23,15 @@ from config.errors import ConfigError
 from config.files import write_atomically
 from config.settings import BrokerSettings, Settings
 from fleet.enrolment.client import AuthorityAddress
-from fleet.enrolment.membership import cameras_option, rights_option, rights_text, roles_option, tell_shared_cameras
-from fleet.enrolment.server import EnrolmentServer, announced_port
+from fleet.enrolment.door import open_door
+from fleet.enrolment.membership import (
+    cameras_option,
+    reachable_name,
+    rights_option,
+    rights_text,
+    roles_option,
+    tell_shared_cameras,
+)
 from fleet.enrolment.token import JoinToken
 from fleet.enrolment.wire import DEFAULT_PORT
 
@@ -133,7 +138,7 @@ def _answer_request(authority: Authority, newcomer: _Newcomer, broker: BrokerSet
 def _wait_joined(authority: Authority, newcomer: _Newcomer, broker: BrokerSettings, port: int | None) -> None:
     stop = threading.Event()
     stop_on_signals(stop)
-    with _open_door(authority, broker, port) as door_port:
+    with open_door(authority, broker, port) as door_port:
         secret = authority.invite(newcomer.name, newcomer.kind, newcomer.roles, newcomer.cameras)
         token = JoinToken.of(secret, authority.folder.ca.read_bytes())
         _tell_invited(authority, newcomer, door_port, token)
@@ -151,29 +156,9 @@ def _wait_joined(authority: Authority, newcomer: _Newcomer, broker: BrokerSettin
     )
 
 
-@contextmanager
-def _open_door(authority: Authority, broker: BrokerSettings, port: int | None) -> Iterator[int]:
-    """Where the node can come in: at `vigil ca serve` where that runs, else at a door of our own."""
-    served = announced_port(authority.folder)
-    if served is not None and port in (None, served):
-        yield served
-        return
-    try:
-        server = EnrolmentServer(authority, broker, host="", port=DEFAULT_PORT if port is None else port)
-    except ConfigError:
-        if port is not None:
-            raise
-        server = EnrolmentServer(authority, broker, host="", port=0)
-    server.start()
-    try:
-        yield server.port
-    finally:
-        server.close()
-
-
 def _tell_invited(authority: Authority, newcomer: _Newcomer, port: int, token: JoinToken) -> None:
     names = read_certificate(authority.folder.server.read_bytes()).names
-    address = AuthorityAddress(_reachable(names), port)
+    address = AuthorityAddress(reachable_name(names), port)
     here = address.host if port == DEFAULT_PORT and ":" not in address.host else str(address)
     who = f"vigil --node {newcomer.name} join" if newcomer.kind == "node" else f"vigil join --person {newcomer.name}"
     place = f"on {newcomer.name}" if newcomer.kind == "node" else f"on {newcomer.name}'s machine"
@@ -184,18 +169,6 @@ def _tell_invited(authority: Authority, newcomer: _Newcomer, port: int, token: J
         f"and paste this when it asks for the token:\n\n"
         f"    {token.text()}\n"
     )
-
-
-def _reachable(names: Sequence[str]) -> str:
-    """An address rather than a name, for a node may know no names; not one that only this machine has."""
-    for name in names:
-        try:
-            address = ipaddress.ip_address(name)
-        except ValueError:
-            continue
-        if not address.is_loopback and address.version == 4:
-            return name
-    return names[0]
 
 
 def _joined(authority: Authority, name: str, stop: threading.Event) -> Member | None:

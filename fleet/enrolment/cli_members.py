@@ -163,8 +163,13 @@ def _rows(roster: Roster, now: datetime) -> Iterator[dict[str, Any]]:
                 "roles": list(promise.roles),
                 "cameras": list(promise.cameras),
                 "expires": "-",
-                "state": f"invited, {int(left_s) // 60 + 1} minutes left",
+                "state": f"invited, {_left(left_s)} left",
             }
+
+
+def _left(seconds: float) -> str:
+    days = int(seconds) // 86_400
+    return f"{days} days" if days > 1 else f"{int(seconds) // 60 + 1} minutes"
 
 
 def _state(member: Member, now: datetime) -> str:

@@ -5,25 +5,21 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from broker.certs import expires_at, key_fits, make_key, make_request, read_certificate
+from broker.certs import make_key, make_request, read_certificate
 from broker.identity import Admission, IdentityFolder, identity_folder
-from broker.members import PERSON_CERTIFICATE
-from broker.topics import origin_of
-from config import PermanentError
 from config.clock import SystemClock
 from config.errors import ConfigError
 from config.files import write_atomically
 from config.names import check_name
 from config.settings import Settings
 from fleet.enrolment.client import AuthorityAddress
-from fleet.enrolment.client import join as ask_to_join
-from fleet.enrolment.client import renew as ask_to_renew
+from fleet.enrolment.joining import install_checked, join_as
+from fleet.enrolment.renewal import days_left, renew_identity
 from fleet.enrolment.token import JoinToken
 from fleet.enrolment.wire import read_admission
 
@@ -83,11 +79,7 @@ def _checked_name(name: str) -> str:
 
 def _join_over_network(identity: IdentityFolder, address: AuthorityAddress, name: str) -> None:
     token = JoinToken.read(_asked_token())
-    identity.check_writable()
-    key = make_key()
-    admission = ask_to_join(address, token, name, make_request(key))
-    _install(identity, admission, key, name)
-    write_atomically(identity.authority, str(address))
+    admission = join_as(identity, address, token, name)
     _tell_joined(identity, admission, address.host)
 
 
@@ -98,18 +90,6 @@ def _asked_token() -> str:
     if given is None:
         given = str(click.prompt("token", hide_input=True))
     return given.strip()
-
-
-def _install(identity: IdentityFolder, admission: Admission, key: bytes, name: str) -> None:
-    """Look whether the answer is for us before it takes the place of what is here."""
-    if admission.name != name or not admission.certificates:
-        raise PermanentError(f"the answer is for {admission.name!r}, not for {name!r}")
-    for role, certificate in admission.certificates.items():
-        wanted = name if role == PERSON_CERTIFICATE else origin_of(name, role)
-        content = certificate.encode()
-        if read_certificate(content).common_name != wanted or not key_fits(key, content):
-            raise PermanentError(f"the certificate for {role!r} is not for {wanted} with this machine's key")
-    identity.install(admission, key)
 
 
 def _write_request(identity: IdentityFolder, path: Path, name: str, *, is_person: bool) -> None:
@@ -142,7 +122,7 @@ def _install_answer(identity: IdentityFolder, path: Path, name: str) -> None:
         admission = read_admission(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", field="--install") from error
-    _install(identity, admission, key, name)
+    install_checked(identity, admission, key, name)
     identity.pending_key.unlink(missing_ok=True)
     _tell_joined(identity, admission, "HOST")
 
@@ -177,28 +157,16 @@ def renew(load: Load, address: str | None, days: int | None) -> None:
     now = SystemClock().now()
     if not identity.kinds():
         raise ConfigError(f"there are no certificates in {identity.path}: `vigil join` with a token of `vigil enrol`")
-    left = min((expires_at(identity.certificate(role)) - now).days for role in identity.roles())
+    left = days_left(identity, now)
     if days is not None and left >= days:
         click.echo(f"{left} days left, nothing to do")
         return
     place = _authority_address(identity, address)
-    for kind in identity.kinds():
-        roles = [role for role in identity.roles() if (role == PERSON_CERTIFICATE) == (kind == "person")]
-        credentials = identity.credentials(_latest(identity, roles))
-        if credentials is None:
-            raise PermanentError(f"{identity.key(kind)} is missing: join again with a new token of `vigil enrol`")
-        admission = ask_to_renew(place, identity.ca.read_bytes(), credentials)
-        identity.renew(admission)
+    for admission in renew_identity(identity, place):
         ends = min(read_certificate(one.encode()).not_after for one in admission.certificates.values())
         click.echo(f"{admission.name} as {', '.join(sorted(admission.certificates))}: until {ends:%Y-%m-%d}")
     if address is not None:
         write_atomically(identity.authority, str(place))
-
-
-def _latest(identity: IdentityFolder, roles: list[str]) -> str:
-    """The role whose certificate ends last: one of an early end may be over."""
-    ends: dict[str, datetime] = {role: expires_at(identity.certificate(role)) for role in roles}
-    return max(ends, key=lambda role: ends[role])
 
 
 def _authority_address(identity: IdentityFolder, given: str | None) -> AuthorityAddress:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import http.client
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import BinaryIO
 
 import msgspec
 
-from broker.identity import Admission, Credentials
+from broker.identity import Admission, Credentials, IdentityFolder
 from config.errors import ConfigError, PermanentError, TransientError
 from fleet.enrolment.token import JoinToken
 from fleet.enrolment.wire import (
@@ -23,9 +25,10 @@ from fleet.enrolment.wire import (
     read_admission,
 )
 
-__all__ = ["AuthorityAddress", "join", "renew"]
+__all__ = ["AuthorityAddress", "fetch", "fetch_file", "join", "renew"]
 
 _TIMEOUT_S = 10.0
+_PIECE_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,20 @@ class AuthorityAddress:
 
     host: str
     port: int = DEFAULT_PORT
+
+    @classmethod
+    def of(cls, identity: IdentityFolder) -> AuthorityAddress:
+        """Where this machine has joined.
+
+        Raises:
+            ConfigError: nobody has said where that is.
+        """
+        try:
+            return cls.read(identity.authority.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(
+                f"{identity.authority} does not say where the authority answers: `vigil renew HOST[:PORT]` writes it"
+            ) from error
 
     @classmethod
     def read(cls, text: str) -> AuthorityAddress:
@@ -101,6 +118,80 @@ def renew(address: AuthorityAddress, authority: bytes, credentials: Credentials)
         TransientError: nobody answers there.
         PermanentError: it is another authority, or it refuses.
     """
+    context = _as_member(authority, credentials)
+    return read_admission(_call(address, context, "POST", RENEW_PATH, b"", refused=_shut_out(address, credentials)))
+
+
+def fetch(address: AuthorityAddress, authority: bytes, credentials: Credentials, path: str) -> bytes:
+    """What the authority has for this member at a path; at most :data:`RESPONSE_BYTES_MAX`.
+
+    Raises:
+        TransientError: nobody answers there.
+        PermanentError: it is another authority, or it refuses.
+    """
+    context = _as_member(authority, credentials)
+    return _call(address, context, "GET", path, refused=_shut_out(address, credentials))
+
+
+def fetch_file(
+    address: AuthorityAddress,
+    authority: bytes,
+    credentials: Credentials,
+    path: str,
+    out: BinaryIO,
+    *,
+    told: Callable[[int, int], None] = lambda _done, _whole: None,
+) -> int:
+    """Write the file that the authority has at a path behind what `out` has of it already.
+
+    Args:
+        address: where the authority answers.
+        authority: its certificate, PEM.
+        credentials: what this machine shows.
+        path: of the file there.
+        out: open for appending; what it holds is taken as the file's beginning.
+        told: called with the bytes that are there and those of the whole, as it goes on.
+
+    Returns:
+        The size of the whole file in bytes.
+
+    Raises:
+        TransientError: nobody answers there, or it broke off: what came is in `out`, so the next call goes on.
+        PermanentError: it is another authority, it refuses, or has no such file.
+    """
+    context = _as_member(authority, credentials)
+    done = out.seek(0, 2)
+    headers = {"Range": f"bytes={done}-"} if done else {}
+    with _calling(address, context) as connection:
+        connection.request("GET", path, headers=headers)
+        response = connection.getresponse()
+        if response.status != HTTPStatus.PARTIAL_CONTENT:
+            _check_status(address, response.status, _shut_out(address, credentials))
+        whole = done + int(response.headers.get("Content-Length", "0"))
+        while piece := response.read(_PIECE_BYTES):
+            _write(out, piece)
+            done += len(piece)
+            told(done, whole)
+    if done < whole:
+        raise TransientError(f"{address} broke off after {done} of {whole} bytes")
+    return whole
+
+
+def _write(out: BinaryIO, piece: bytes) -> None:
+    try:
+        out.write(piece)
+    except OSError as error:
+        raise TransientError(f"what was fetched cannot be written: {error.strerror}") from error
+
+
+def _shut_out(address: AuthorityAddress, credentials: Credentials) -> str:
+    return (
+        f"{address} refuses: {credentials.certificate} is revoked or not known there. Join again with a new token of "
+        "`vigil enrol`"
+    )
+
+
+def _as_member(authority: bytes, credentials: Credentials) -> ssl.SSLContext:
     context = _trusting(authority.decode())
     try:
         context.load_cert_chain(credentials.certificate, credentials.key)
@@ -109,11 +200,7 @@ def renew(address: AuthorityAddress, authority: bytes, credentials: Credentials)
             f"{credentials.certificate} and {credentials.key} cannot be used together ({error}): join again with a "
             "new token of `vigil enrol`"
         ) from error
-    refused = (
-        f"{address} refuses: {credentials.certificate} is revoked or not known there. Join again with a new token of "
-        "`vigil enrol`"
-    )
-    return read_admission(_call(address, context, "POST", RENEW_PATH, b"", refused=refused))
+    return context
 
 
 def _unverified() -> ssl.SSLContext:
@@ -146,11 +233,22 @@ def _call(
     *,
     refused: str = "",
 ) -> bytes:
-    connection = http.client.HTTPSConnection(address.host, address.port, timeout=_TIMEOUT_S, context=context)
-    try:
+    with _calling(address, context) as connection:
         connection.request(method, path, body)
         response = connection.getresponse()
         content = response.read(RESPONSE_BYTES_MAX + 1)
+    _check_status(address, response.status, refused)
+    if len(content) > RESPONSE_BYTES_MAX:
+        raise PermanentError(f"{address} answers with more than {RESPONSE_BYTES_MAX} bytes: is it an authority?")
+    return content
+
+
+@contextmanager
+def _calling(address: AuthorityAddress, context: ssl.SSLContext) -> Iterator[http.client.HTTPSConnection]:
+    """One connection; what goes wrong on it is told in words."""
+    connection = http.client.HTTPSConnection(address.host, address.port, timeout=_TIMEOUT_S, context=context)
+    try:
+        yield connection
     except ssl.SSLCertVerificationError as error:
         raise PermanentError(
             f"{address} does not show a certificate of this site's authority ({error.verify_message}): check the "
@@ -168,10 +266,6 @@ def _call(
         ) from error
     finally:
         connection.close()
-    _check_status(address, response.status, refused)
-    if len(content) > RESPONSE_BYTES_MAX:
-        raise PermanentError(f"{address} answers with more than {RESPONSE_BYTES_MAX} bytes: is it an authority?")
-    return content
 
 
 def _check_status(address: AuthorityAddress, status: int, refused: str) -> None:
@@ -179,6 +273,7 @@ def _check_status(address: AuthorityAddress, status: int, refused: str) -> None:
         HTTPStatus.FORBIDDEN: refused,
         HTTPStatus.TOO_MANY_REQUESTS: f"{address}: too many wrong tokens from this machine; wait a minute",
         HTTPStatus.INTERNAL_SERVER_ERROR: f"{address} failed; its log says why",
+        HTTPStatus.NOT_FOUND: f"{address} has no such thing, or is no authority of a Vigil site",
     }
     if status == HTTPStatus.OK:
         return

@@ -1,4 +1,4 @@
-"""The authority's door: HTTPS for nodes that join with a token, and for members that renew their certificates.
+"""The authority's door: HTTPS for nodes that join with a token, and for members that renew and fetch what is theirs.
 
 Everything here can be reached by strangers, so everything is bounded: connections at a time, bytes and seconds of
 each, wrong tokens from one address. A caller learns that it was refused, and only the log says why.
@@ -26,20 +26,32 @@ from msgspec.structs import replace
 
 from broker.authority import Authority, RefusedError
 from broker.identity import Admission
-from broker.members import CaFolder
+from broker.members import CaFolder, Member
 from config.clock import Clock, SystemClock
 from config.errors import BadPayloadError, ConfigError, VigilError
 from config.log import get_logger
 from config.settings import BrokerSettings
-from fleet.enrolment.wire import CA_PATH, JOIN_PATH, RENEW_PATH, REQUEST_BYTES_MAX, read_join_request
+from fleet.enrolment.shelf import Piece, Shelf, read_range
+from fleet.enrolment.wire import (
+    BUNDLES_PATH,
+    CA_PATH,
+    JOIN_PATH,
+    LOGINS_PATH,
+    RENEW_PATH,
+    REQUEST_BYTES_MAX,
+    read_join_request,
+)
 
 __all__ = ["EnrolmentServer", "announced", "announced_port"]
 
 _CONNECTIONS_MAX = 16
 _CONNECTION_S = 10.0
 """Seconds for all of a connection, handshake included; the slowest Pi makes its key before it connects."""
+_SLOWEST_BYTES_S = 50_000
+"""A member that takes a version of Vigil more slowly than this on the whole goes on with another connection."""
+_PIECE_BYTES = 256 * 1024
 _OPEN_DOOR = "serve"
-"""Held, with the port in it, for as long as `vigil ca serve` runs."""
+"""Held, with the port in it, for as long as `vigil ca serve` or `vigil fleet` keeps the door open."""
 _GUESSES_MAX = 5
 _GUESSES_WITHIN_S = 60.0
 _ADDRESSES_MAX = 1_000
@@ -57,7 +69,9 @@ def announced(folder: CaFolder, port: int) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError("another `vigil ca serve` runs on this machine for this authority") from None
+            raise ConfigError(
+                "`vigil ca serve` or `vigil fleet` keeps the door of this authority open on this machine already"
+            ) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(port).encode(), 0)
         yield
@@ -66,7 +80,7 @@ def announced(folder: CaFolder, port: int) -> Iterator[None]:
 
 
 def announced_port(folder: CaFolder) -> int | None:
-    """Where `vigil ca serve` answers on this machine; None where it does not run."""
+    """Where `vigil ca serve` or `vigil fleet` answers on this machine; None where neither runs."""
     try:
         descriptor = os.open(folder.path / _OPEN_DOOR, os.O_RDONLY)
     except FileNotFoundError:
@@ -115,6 +129,7 @@ class EnrolmentServer:
         broker: whose ports are told to those who join.
         host: address to listen on; empty for every one.
         port: TCP port; 0 for a free one.
+        shelf: what members fetch; without it there is nothing.
         clock: time.
 
     Raises:
@@ -122,10 +137,18 @@ class EnrolmentServer:
     """
 
     def __init__(
-        self, authority: Authority, broker: BrokerSettings, *, host: str, port: int, clock: Clock | None = None
+        self,
+        authority: Authority,
+        broker: BrokerSettings,
+        *,
+        host: str,
+        port: int,
+        shelf: Shelf | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._authority = authority
         self._broker = broker
+        self._shelf = shelf
         self.guesses = _Guesses(clock or SystemClock())
         self.log = get_logger()
         try:
@@ -146,8 +169,9 @@ class EnrolmentServer:
 
     def close(self) -> None:
         """Take no more; connections under way have their seconds."""
-        self._server.shutdown()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._server.shutdown()
+            self._thread.join()
         self._server.server_close()
 
     def tls(self) -> ssl.SSLContext:
@@ -195,6 +219,39 @@ class EnrolmentServer:
         self.log.info("enrol.renewed", member=admission.name, kind=admission.kind, address=address)
         return self._with_port(admission)
 
+    def logins(self, certificate: bytes | None, address: str) -> bytes | None:
+        """The logins of the cameras of the node that has shown a certificate; None where there are none to fetch.
+
+        Raises:
+            RefusedError: it is no node's that is in force.
+            VigilError: they cannot be read.
+        """
+        member = self._node(certificate)
+        if self._shelf is None:
+            return None
+        self.log.info("enrol.logins", member=member.name, address=address)
+        return self._shelf.logins(member)
+
+    def bundle(self, certificate: bytes | None, name: str, start: int, address: str) -> Piece | None:
+        """A version of Vigil, open, for a node that has shown a certificate; None where there is no such one.
+
+        Raises:
+            RefusedError: it is no node's that is in force.
+        """
+        member = self._node(certificate)
+        piece = None if self._shelf is None else self._shelf.bundle(name, start)
+        if piece is not None:
+            self.log.info("enrol.bundle", member=member.name, bundle=name, start=start, address=address)
+        return piece
+
+    def _node(self, certificate: bytes | None) -> Member:
+        if certificate is None:
+            raise RefusedError("no certificate was shown")
+        member = self._authority.owner(certificate)
+        if member.kind != "node":
+            raise RefusedError(f"{member.name} is a person, and this is for nodes")
+        return member
+
     def _with_port(self, admission: Admission) -> Admission:
         ports = {"node": self._broker.secure_port, "person": self._broker.people_port}
         return replace(admission, port=ports[admission.kind])
@@ -203,6 +260,25 @@ class EnrolmentServer:
 def _cut(connection: socket.socket) -> None:
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def _ends_after(connection: socket.socket, seconds: float) -> Iterator[None]:
+    """A caller that sends, or takes, a byte now and then never times out by itself."""
+    deadline = threading.Timer(seconds, _cut, (connection,))
+    deadline.start()
+    try:
+        yield
+    finally:
+        deadline.cancel()
+
+
+def _send(connection: socket.socket, piece: Piece) -> None:
+    """The rest of a long answer, whose head has been sent."""
+    left = piece.size_bytes - piece.start
+    with piece.file, _ends_after(connection, _CONNECTION_S + left / _SLOWEST_BYTES_S):
+        while content := piece.file.read(_PIECE_BYTES):
+            connection.sendall(content)
 
 
 class _Server(ThreadingHTTPServer):
@@ -234,14 +310,11 @@ class _Server(ThreadingHTTPServer):
     def finish_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as above
         request.settimeout(_CONNECTION_S)
         with self.door.tls().wrap_socket(request, server_side=True, do_handshake_on_connect=False) as connection:
-            # A caller that sends a byte now and then never times out by itself.
-            deadline = threading.Timer(_CONNECTION_S, _cut, (connection,))
-            deadline.start()
-            try:
+            with _ends_after(connection, _CONNECTION_S):
                 connection.do_handshake()
-                _Handler(connection, client_address, self)
-            finally:
-                deadline.cancel()
+                handler = _Handler(connection, client_address, self)
+            if handler.piece is not None:
+                _send(connection, handler.piece)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as above
         del request
@@ -253,29 +326,42 @@ class _Handler(BaseHTTPRequestHandler):
     connection: ssl.SSLSocket
     timeout = _CONNECTION_S
 
+    piece: Piece | None = None
+
     def do_GET(self) -> None:
-        """The authority's certificate, which is public."""
-        if self.path == CA_PATH:
-            self._answer(HTTPStatus.OK, self.server.door.authority_certificate(), "application/x-pem-file")
-        else:
-            self.send_error(HTTPStatus.NOT_FOUND)
+        """The authority's certificate, which is public; to members, what is theirs."""
+        with self._refusing():
+            if self.path == CA_PATH:
+                self._answer(HTTPStatus.OK, self.server.door.authority_certificate(), "application/x-pem-file")
+            elif self.path == LOGINS_PATH:
+                logins = self.server.door.logins(self._shown(), self._address)
+                self._answer_found(logins, "application/json")
+            elif self.path.startswith(BUNDLES_PATH):
+                self._begin_bundle(self.path.removeprefix(BUNDLES_PATH))
+            else:
+                self.send_error(HTTPStatus.NOT_FOUND)
 
     def do_POST(self) -> None:
         """Join, or renew."""
-        door, address = self.server.door, str(self.client_address[0])
-        try:
+        door = self.server.door
+        with self._refusing():
             # Read also where it is not looked at: a connection that is closed on unread bytes loses its answer.
             body = self._body()
-            if door.guesses.is_blocked(address):
+            if door.guesses.is_blocked(self._address):
                 self.send_error(HTTPStatus.TOO_MANY_REQUESTS)
-                return
-            if self.path == JOIN_PATH:
-                admission = door.join(body, address)
+            elif self.path == JOIN_PATH:
+                self._answer_admission(door.join(body, self._address))
             elif self.path == RENEW_PATH:
-                admission = door.renew(self.connection.getpeercert(binary_form=True), address)
+                self._answer_admission(door.renew(self._shown(), self._address))
             else:
                 self.send_error(HTTPStatus.NOT_FOUND)
-                return
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """What is refused is told to the log, and to the caller as a status."""
+        door, address = self.server.door, self._address
+        try:
+            yield
         except BadPayloadError as error:
             door.log.warning("enrol.refused", address=address, reason=error.reason)
             self.send_error(HTTPStatus.BAD_REQUEST)
@@ -286,8 +372,37 @@ class _Handler(BaseHTTPRequestHandler):
         except VigilError as error:
             door.log.error("enrol.failed", address=address, error=str(error))
             self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    @property
+    def _address(self) -> str:
+        return str(self.client_address[0])
+
+    def _shown(self) -> bytes | None:
+        """The certificate that the caller has shown, and whose key it has proved to have."""
+        return self.connection.getpeercert(binary_form=True)
+
+    def _begin_bundle(self, name: str) -> None:
+        start = read_range(self.headers.get("Range"))
+        piece = self.server.door.bundle(self._shown(), name, start, self._address)
+        if piece is None:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        self.send_response(HTTPStatus.PARTIAL_CONTENT if start else HTTPStatus.OK)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{max(start, piece.size_bytes - 1)}/{piece.size_bytes}")
+        self.send_header("Content-Type", "application/x-tar")
+        self.send_header("Content-Length", str(piece.size_bytes - start))
+        self.end_headers()
+        self.piece = piece
+
+    def _answer_found(self, content: bytes | None, kind: str) -> None:
+        if content is None:
+            self.send_error(HTTPStatus.NOT_FOUND)
         else:
-            self._answer(HTTPStatus.OK, msgspec.json.encode(admission), "application/json")
+            self._answer(HTTPStatus.OK, content, kind)
+
+    def _answer_admission(self, admission: Admission) -> None:
+        self._answer(HTTPStatus.OK, msgspec.json.encode(admission), "application/json")
 
     def _body(self) -> bytes:
         length = self.headers.get("Content-Length", "")

@@ -1,4 +1,4 @@
-"""What node and authority say to each other over HTTPS: three requests, JSON and PEM."""
+"""What node and authority say to each other over HTTPS: who joins, who renews, and what members fetch."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from broker.identity import Admission
 from config.errors import BadPayloadError
 
 __all__ = [
+    "BUNDLES_PATH",
     "CA_PATH",
     "DEFAULT_PORT",
     "JOIN_PATH",
+    "LOGINS_PATH",
     "RENEW_PATH",
     "REQUEST_BYTES_MAX",
     "RESPONSE_BYTES_MAX",
@@ -24,6 +26,10 @@ DEFAULT_PORT = 8885
 CA_PATH = "/ca.crt"
 JOIN_PATH = "/join"
 RENEW_PATH = "/renew"
+LOGINS_PATH = "/logins"
+"""Those of a member's own cameras; for members only."""
+BUNDLES_PATH = "/bundles/"
+"""And a name: a version of Vigil; for members only."""
 REQUEST_BYTES_MAX = 8_192
 """A certificate request on P-256 has some 400 bytes."""
 RESPONSE_BYTES_MAX = 262_144

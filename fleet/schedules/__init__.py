@@ -1,3 +1,5 @@
-"""What is done at given times: snapshots, safety checks, reboots, windows."""
+"""What happens at given times: snapshots, safety checks, restarts of cameras, retention, and the hours for changes."""
 
-__all__: list[str] = []
+from fleet.schedules.scheduler import Scheduler
+
+__all__ = ["Scheduler"]

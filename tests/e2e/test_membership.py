@@ -76,7 +76,8 @@ def test_a_node_joins_and_is_shut_out(hub: Path, tmp_path: Path) -> None:
     assert said.count(token) == 1
     assert token not in "".join(joined[1:])
     identity = porch / "identity"
-    assert {path.name for path in identity.iterdir()} == {"authority", "ca.crt", "node.key", "edge.crt", "doctor.crt"}
+    certificates = {f"{role}.crt" for role in ("ca", "agent", "doctor", "edge")}
+    assert {path.name for path in identity.iterdir()} == {"authority", "node.key", *certificates}
     assert {stat.S_IMODE(path.stat().st_mode) for path in identity.iterdir()} == {0o600}
     assert "PRIVATE" not in said + "".join(joined[1:])
     assert not is_revoked(hub, identity / "edge.crt")
@@ -86,7 +87,7 @@ def test_a_node_joins_and_is_shut_out(hub: Path, tmp_path: Path) -> None:
 
     status, out, _ = run_vigil("--state", str(hub), "revoke", "porch")
     assert status == 0
-    assert "2 certificates revoked" in out
+    assert "3 certificates revoked" in out
     assert is_revoked(hub, identity / "edge.crt")
     assert is_revoked(hub, identity / "doctor.crt")
     assert members(hub)["porch"]["state"] == "revoked"
@@ -160,7 +161,7 @@ def test_rights_are_changed_and_shown(hub: Path, tmp_path: Path) -> None:
         assert ("porch may watch yard too" in done[2]) == (name == "gate")
     status, out, _ = run_vigil(*state, "grant", "gate", "--camera", "door", "--no-camera", "yard", "--role", "bridge")
     assert status == 0
-    assert "gate is now edge, doctor, bridge with camera door" in out
+    assert "gate is now edge, agent, doctor, bridge with camera door" in out
     assert "`vigil renew` on gate" in out
     table = run_vigil(*state, "members")[1].splitlines()
     assert [line.split()[:2] for line in table] == [["name", "kind"], ["gate", "node"], ["porch", "node"]]

@@ -219,7 +219,6 @@ def test_a_source_that_ends_leaves_the_node_up(site: Site, shared_data: Path) ->
 @pytest.mark.parametrize(
     ("cameras", "status", "says"),
     [
-        ([], 78, "vigil: cameras: there is no camera; add one, or give --camera NAME=SOURCE"),
         (["yard=ftp://10.0.0.1/"], 78, "vigil: cameras.yard.source: sources of the kind 'ftp' are not known"),
         (["yard=file:a.mp4?pace=fast"], 78, "vigil: cameras.yard.source: pace=fast: write pace=own or pace=max"),
         (["yard=file:/none/a.mp4"], 1, "vigil: camera yard: there is no file /none/a.mp4"),

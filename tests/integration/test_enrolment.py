@@ -130,7 +130,7 @@ def test_wrong_tokens_are_refused_and_soon_not_even_looked_at(door: Door) -> Non
 def test_a_request_for_more_than_was_granted_gets_what_was_granted(door: Door) -> None:
     admission = join(door.address, door.token("porch", "node", "edge"), "porch", request())
     names = {read_certificate(one.encode()).common_name for one in admission.certificates.values()}
-    assert names == {"porch.edge", "porch.doctor"}
+    assert names == {"porch.agent", "porch.edge", "porch.doctor"}
     with pytest.raises(PermanentError, match="another name"):
         join(door.address, door.token("gate", "node", "edge"), "hub", request())
 
@@ -165,12 +165,12 @@ def test_renewal_by_certificate(door: Door, tmp_path: Path) -> None:
     door.authority.grant("porch", roles=["detector"])
     before = identity.certificate("edge").read_bytes()
     identity.renew(renew(door.address, identity.ca.read_bytes(), own(identity)))
-    assert identity.roles() == ("detector", "doctor", "edge")
+    assert identity.roles() == ("agent", "detector", "doctor", "edge")
     assert identity.certificate("edge").read_bytes() != before
     assert key_fits(identity.key("node").read_bytes(), identity.certificate("detector").read_bytes())
     door.authority.grant("porch", without_roles=["detector"])
     identity.renew(renew(door.address, identity.ca.read_bytes(), own(identity)))
-    assert identity.roles() == ("doctor", "edge")
+    assert identity.roles() == ("agent", "doctor", "edge")
 
 
 def test_a_person_renews_too(door: Door, tmp_path: Path) -> None:

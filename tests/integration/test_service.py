@@ -1,4 +1,4 @@
-"""`vigil edge` as systemd sees it: a real process and a real notify socket."""
+"""A role as systemd sees it: a real process and a real notify socket."""
 
 from __future__ import annotations
 
@@ -23,8 +23,16 @@ def systemd(tmp_path: Path) -> Iterator[socket.socket]:
         yield listener
 
 
-def test_a_node_without_a_broker_is_ready_feeds_its_watchdog_and_stops_in_order(
-    systemd: socket.socket, tmp_path: Path
+@pytest.mark.parametrize(
+    ("arguments", "state"),
+    [
+        (("edge", "--camera", "yard=synthetic:street?width=160&height=120"), "=1 cameras, "),
+        (("node", "run"), "0 of 0 processes; "),
+        (("bridge",), "broker away"),
+    ],
+)
+def test_a_role_without_a_broker_is_ready_feeds_its_watchdog_and_stops_in_order(
+    systemd: socket.socket, tmp_path: Path, arguments: tuple[str, ...], state: str
 ) -> None:
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("VIGIL_")},
@@ -32,7 +40,7 @@ def test_a_node_without_a_broker_is_ready_feeds_its_watchdog_and_stops_in_order(
         "WATCHDOG_USEC": "150000",
     }
     command = [sys.executable, "-P", "-m", "console", "--bus", f"mqtt://127.0.0.1:{free_port()}"]
-    command += ["--state", str(tmp_path / "state"), "edge", "--camera", "yard=synthetic:street?width=160&height=120"]
+    command += ["--state", str(tmp_path / "state"), *arguments]
     with subprocess.Popen(
         command, env=environment, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     ) as process:
@@ -45,6 +53,6 @@ def test_a_node_without_a_broker_is_ready_feeds_its_watchdog_and_stops_in_order(
         finally:
             process.kill()
     assert [lines[0] for lines in heard] == ["READY=1", "WATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1"]
-    assert all(line.startswith("STATUS=1 cameras, ") and line.endswith("broker away") for _, line in heard)
+    assert all(line.startswith("STATUS=") and state in line and line.endswith("broker away") for _, line in heard)
     assert last == ["STOPPING=1", "STATUS=Stopping"]
     assert status == 0

@@ -47,6 +47,7 @@ def test_the_extras_are_those_of_the_design() -> None:
         "parquet",
         "bridge",
         "embedded",
+        "node",
         "fleet",
         "console",
         "all",

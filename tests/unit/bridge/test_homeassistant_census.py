@@ -10,6 +10,7 @@ from bridge.homeassistant import Census
 from bridge.homeassistant.facts import CameraFacts, NodeFacts
 from broker import Delivery, Topic, TopicSpec
 from broker.messages import (
+    CameraCheck,
     CameraDocument,
     CameraHealth,
     CameraOwner,
@@ -17,14 +18,17 @@ from broker.messages import (
     ModelFile,
     ModelManifest,
     ModelRef,
+    NodeDocument,
     NodeHealth,
     NodeStatus,
     OpenEvents,
+    RegistryIndex,
     WorkerStatus,
     encode_json,
 )
 from broker.messages.scores import OpenTrack
 from broker.topics import (
+    CAMERA_CHECK,
     CAMERA_OWNER,
     CAMERA_STATE,
     CAMERA_TRACK_OPEN,
@@ -33,6 +37,8 @@ from broker.topics import (
     NODE_STATUS,
     NODE_WORKER,
     REGISTRY_CAMERA,
+    REGISTRY_INDEX,
+    REGISTRY_NODE,
 )
 from tests.support.messages import AT, camera_state
 
@@ -83,8 +89,15 @@ class Site:
         )  # fmt: skip
         self.tell(CAMERA_TRACK_OPEN, OpenEvents(camera="yard", at=AT, ids=("t",), tracks=(track,)))
 
-    def document(self, settings: Mapping[str, Any]) -> None:
-        self.tell(REGISTRY_CAMERA, CameraDocument(camera="yard", source="x", settings=dict(settings)))
+    def document(self, settings: Mapping[str, Any], **fields: Any) -> None:  # noqa: ANN401
+        self.tell(REGISTRY_CAMERA, CameraDocument(camera="yard", source="x", settings=dict(settings), **fields))
+
+    def index(self, *cameras: str, nodes: tuple[str, ...] = (), connection: int = 0) -> None:
+        content = RegistryIndex(revision=1, at=AT, cameras=cameras, nodes=nodes)
+        delivery = Delivery(
+            REGISTRY_INDEX.at("home"), content, b"{}", retained=True, received_at=NOW, _acknowledge=lambda: None
+        )
+        self.census.fold(delivery, connection)
 
     def knows(self) -> bool:
         """Whether the camera `yard` is known."""
@@ -255,3 +268,55 @@ def test_names_that_anybody_may_invent_are_bounded() -> None:
     for number in range(1_100):
         site.state(camera=f"c{number}")
     assert len(site.census.cameras) == 1_000
+
+
+def test_people_see_the_names_and_areas_that_the_registry_gives() -> None:
+    site = Site()
+    site.state()
+    site.status()
+    site.document({}, name="Front yard", area="Garden")
+    document = NodeDocument(node="porch", revision=1, name="Porch box", area="Porch")
+    site.tell(REGISTRY_NODE, document, "porch")
+    devices = site.census.devices()
+    seen = {device.short: (device.name, device.area) for device in devices.values()}
+    assert seen == {"yard": ("Front yard", "Garden"), "node porch": ("Porch box", "Porch")}
+    assert devices.keys() == {"vigil_home_camera_yard", "vigil_home_node_porch"}, "ids are of the contract's names"
+    site.tell(REGISTRY_NODE, None, "porch")
+    site.tell(REGISTRY_CAMERA, None)
+    seen = {device.short: (device.name, device.area) for device in site.census.devices().values()}
+    assert seen == {"yard": ("yard", ""), "node porch": ("Node porch", "")}
+
+
+def test_what_the_registry_took_back_meanwhile_has_no_name_any_more() -> None:
+    site = Site()
+    site.state()
+    site.status()
+    site.document({}, name="Front yard")
+    site.tell(REGISTRY_NODE, NodeDocument(node="porch", revision=1, name="Porch box"), "porch")
+    site.index()
+    assert site.yard().name == "Front yard", "this connection has brought it"
+    site.index(connection=1)
+    assert (site.yard().name, site.census.nodes["porch"].name) == ("", "")
+
+
+def test_a_camera_that_is_checked_has_a_sensor_for_it_until_it_is_not() -> None:
+    site = Site()
+    site.state()
+    key = "check"
+    assert key not in site.census.devices()["vigil_home_camera_yard"].entities
+    site.tell(CAMERA_CHECK, CameraCheck(camera="yard", at=AT, ok=False, reason="schedule"))
+    entity = site.census.devices()["vigil_home_camera_yard"].entities[key]
+    assert (entity.component, entity.config["device_class"]) == ("binary_sensor", "problem")
+    site.tell(CAMERA_CHECK, None)
+    assert key not in site.census.devices()["vigil_home_camera_yard"].entities
+
+
+def test_what_nobody_is_to_touch_is_gone_once_its_node_has_left_it() -> None:
+    site = Site()
+    site.state()
+    site.health("yard")
+    site.document({}, excluded=True)
+    site.state("offline")
+    for _ in range(3):
+        site.health()
+    assert not site.knows()

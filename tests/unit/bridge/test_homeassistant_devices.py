@@ -29,7 +29,7 @@ from broker.topics import (
 
 ORIGIN = {"name": "Vigil", "sw_version": "1"}
 YARD = camera_device(
-    "home", "yard", CameraFacts(node="porch", worker="gpu.detector", labels=("person",), zones=("bed",))
+    "home", "yard", CameraFacts(node="porch", worker="gpu.detector", labels=("person",), zones=("bed",), has_check=True)
 )
 PORCH = node_device(
     "home",

@@ -114,14 +114,14 @@ def test_an_edge_speaks_in_its_own_name_only() -> None:
 
 
 def test_an_edge_reads_what_is_for_it_and_no_pictures() -> None:
-    its_cameras = (CAMERA_SET, CAMERA_MOTION_OPEN, CAMERA_TRACK_OPEN, CAMERA_ESCALATION, REGISTRY_CAMERA)
+    its_cameras = (CAMERA_SET, CAMERA_STATE, CAMERA_MOTION_OPEN, CAMERA_TRACK_OPEN, CAMERA_ESCALATION, REGISTRY_CAMERA)
     for spec in (RECEIPT, NODE_COMMAND, MODEL, PROBE, *its_cameras):
         assert may(PORCH, "read", spec), spec.name
     for spec in (RECEIPT, PROBE):
         assert not may(PORCH, "read", spec, origin="gate.edge"), spec.name
     for spec in its_cameras:
         assert not may(PORCH, "read", spec, camera="hall"), spec.name
-    for spec in (CAMERA_FRAME, CAMERA_SNAPSHOT, CAMERA_MOTION, CAMERA_DETECTIONS, CAMERA_EVIDENCE, CAMERA_STATE):
+    for spec in (CAMERA_FRAME, CAMERA_SNAPSHOT, CAMERA_MOTION, CAMERA_DETECTIONS, CAMERA_EVIDENCE):
         assert not may(PORCH, "read", spec), spec.name
     assert not may(PORCH, "read", NODE_COMMAND, node="gate")
 
@@ -213,7 +213,8 @@ def test_nobody_but_the_contracts_writers_and_readers_can(
     def expected(parties: tuple[Party, ...], *, is_write: bool) -> bool:
         if Party.SELF in parties and is_own:
             return True
-        return party in parties and of_its_cameras and (is_own or not is_write or Party.SELF in spec.readers)
+        is_others = Party.SELF in (*spec.readers, *spec.writers)
+        return party in parties and of_its_cameras and (is_own or not is_write or is_others)
 
     where = str(spec.at(SITE, **params))
     assert rights.allows(f"{node}.{role}", "write", where) == expected(spec.writers, is_write=True)

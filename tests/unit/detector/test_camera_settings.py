@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from broker import Bus
+from broker import Bus, Delivery
+from broker.camera_documents import Brought
 from broker.memory import MemoryBroker
-from broker.messages import CameraDocument
-from broker.topics import REGISTRY_CAMERA, REJECT
+from broker.messages import CameraDocument, RegistryIndex
+from broker.topics import REGISTRY_CAMERA, REGISTRY_INDEX, REJECT
 from config.cameras import CameraSettings, Zone
 from config.settings import Settings
 from detector.camera_settings import KnownCameras
@@ -88,3 +90,21 @@ def test_what_cannot_be_used_is_rejected_and_the_last_one_holds(
     wait_until(lambda: len(rejected) == 1)
     assert reason in rejected[0]
     assert (known.of("yard").labels, changed) == (("dog",), ["yard"])
+
+
+def test_what_was_taken_back_while_the_worker_was_away_is_forgotten(
+    site: tuple[KnownCameras, list[str], Tell, list[str]],
+) -> None:
+    known, changed, tell, _ = site
+    tell("hall", 1, rules={"night": {"kind": "presence"}})
+    wait_until(lambda: changed == ["hall"])
+    assert list(known.documented()["hall"].rules) == ["night"]
+    content = RegistryIndex(revision=1, at=datetime(2026, 1, 1, tzinfo=UTC))
+    delivery = Delivery(
+        REGISTRY_INDEX.at("home"), content, b"{}", retained=True, received_at=content.at, _acknowledge=lambda: None
+    )
+    known._on_index(delivery)
+    assert known.of("hall").rules, "this connection has brought it"
+    known._brought = Brought()
+    known._on_index(delivery)
+    assert (known.of("hall"), changed) == (CameraSettings(), ["hall", "hall"])

@@ -365,3 +365,14 @@ def test_a_node_that_scores_its_own_owns_every_camera() -> None:
     everything.start(lambda camera, epoch: gained.append((camera, epoch)), lambda _camera: None)
     assert [everything.epoch("yard"), everything.epoch("yard"), everything.epoch("door")] == [0, 0, 0]
     assert gained == [("yard", 0), ("door", 0)]
+
+
+def test_a_node_that_scores_its_own_gives_up_what_it_watches_no_more() -> None:
+    said: list[str] = []
+    owned = OwnsAll()
+    owned.start(lambda camera, _epoch: said.append(f"gained {camera}"), lambda camera: said.append(f"lost {camera}"))
+    assert owned.epoch("yard") == 0
+    owned.leave("yard")
+    owned.leave("yard")
+    assert owned.epoch("yard") == 0
+    assert said == ["gained yard", "lost yard", "gained yard"]

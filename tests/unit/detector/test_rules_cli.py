@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from broker.messages import Detections, ModelRef, PathPoint, TrackEvent, encode_json
 from broker.topics import CAMERA_DETECTIONS, CAMERA_TRACK
 from config import PermanentError
+from config.cameras import CameraSettings
 from config.settings import Settings
 from detector.rules_cli import rules
 from detector.scene import Scene
@@ -165,3 +166,23 @@ def test_the_list_says_what_each_waits_for_and_where() -> None:
     assert (first["rule"], first["kind"], first["severity"], first["cameras"]) == (
         "fall", "on-the-ground", "critical", ["room", "yard"],
     )  # fmt: skip
+
+
+def test_a_cameras_own_rules_are_listed_last_and_take_the_place_of_one_of_the_same_name() -> None:
+    own = {"fall": {"kind": "on-the-ground", "for_s": 3}, "gate": {"kind": "presence"}}
+    settings = SETTINGS.model_validate(
+        {"cameras": {"room": {"rules": own}, "yard": {}}, "detector": {"rules": {"fall": {"kind": "on-the-ground"}}}}
+    )
+    answer = CliRunner().invoke(rules, ["list", "--json"], obj=lambda _overrides: settings)
+    found = [json.loads(line) for line in answer.stdout.splitlines()]
+    assert [(rule["rule"], rule["cameras"]) for rule in found] == [
+        ("fall", ["yard"]),
+        ("fall", ["room"]),
+        ("gate", ["room"]),
+    ]
+    assert found[1]["for_s"] == 3
+
+
+def test_a_cameras_own_rule_names_no_cameras() -> None:
+    with pytest.raises(ValueError, match="leave `cameras` out"):
+        CameraSettings.model_validate({"rules": {"gate": {"kind": "presence", "cameras": ["yard"]}}})

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 from broker import Figures, encode_frame
-from broker.messages import Detections, ModelRef, OpenEvents
-from broker.topics import CAMERA_DETECTIONS, CAMERA_TRACK_OPEN
+from broker.messages import CameraDocument, Detections, Escalation, ModelRef, OpenEvents
+from broker.topics import CAMERA_DETECTIONS, CAMERA_ESCALATION, CAMERA_TRACK_OPEN, REGISTRY_CAMERA
 from config import ManualClock
 from config.settings import Settings
 from detector.slot import BackendSlot
@@ -176,3 +176,24 @@ def test_figures_of_a_camera_are_since_the_last_report() -> None:
     clock.advance(1)
     second = tallies.report(clock.monotonic_s(), {"gate": 4})
     assert (second["yard"].fps, second["yard"].age_ms, second["gate"].late) == (0.0, 0.0, 1)
+
+
+def test_a_cameras_own_rule_takes_the_place_of_the_sites_while_it_is_watched(street: Street) -> None:
+    owned, start = Told(), now()
+    with running(street, BackendSlot(BrightBackend()), owned, rules={"alarm": {"for_s": 3600}}) as worker:
+        owned.give("yard", 1)
+        for seq in range(3):
+            street.send(frame(seq, start + timedelta(seconds=seq / 10)))
+            wait_scored(street, seq + 1)
+        assert not street.heard[CAMERA_ESCALATION]
+        own = {"alarm": {"kind": "presence", "for_s": 0.1, "severity": "critical"}}
+        document = CameraDocument(camera="yard", source="", revision=1, settings={"rules": own})
+        street.node.publish(REGISTRY_CAMERA.at("home", camera="yard"), document)
+        wait_until(lambda: worker._known.of("yard").rules, what="the camera's own rule")
+        for seq in range(3, 6):
+            street.send(frame(seq, start + timedelta(seconds=seq / 10)))
+            wait_scored(street, seq + 1)
+        wait_until(lambda: street.heard[CAMERA_ESCALATION], what="an escalation")
+    raised = street.heard[CAMERA_ESCALATION][0].content
+    assert isinstance(raised, Escalation)
+    assert (raised.rule, raised.severity, raised.camera) == ("alarm", "critical", "yard")

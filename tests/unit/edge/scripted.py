@@ -203,6 +203,7 @@ class Street:
             bus=self.bus,
             settings=settings,
             remembered=Remembered(folder / "edge.json"),
+            logins_file=folder / "logins.json",
             clock=self.clock,
             zone=UTC,
             open_source=self._open,

@@ -72,6 +72,14 @@ def _trim(shelf: Shelf, **settings: object) -> None:
     FootageRing(shelf.folder, shelf.index, disk_free_min_bytes=0).trim("yard", chosen, NOW)
 
 
+def test_less_is_kept_when_somebody_asks_for_it(shelf: Shelf) -> None:
+    shelf.put(3)
+    kept = shelf.put(1)
+    ring = FootageRing(shelf.folder, shelf.index, disk_free_min_bytes=0)
+    assert ring.keep_less("yard", 2.0, NOW) == 1
+    assert shelf.left() == {kept.name.id}
+
+
 def test_what_is_older_than_its_hours_goes(shelf: Shelf) -> None:
     shelf.put(30)
     kept = shelf.put(23)

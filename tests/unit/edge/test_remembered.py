@@ -15,14 +15,15 @@ def test_what_is_kept_is_known_to_the_next_process(tmp_path: Path) -> None:
     assert first.commanded("yard") == NOTHING_COMMANDED
     yard = Commanded(mode="eco", privacy=True, detection=False, recording=True, sensitivity=0.25)
     assert first.keep_commanded("yard", yard) is None
-    assert first.keep_document("gate", GATE) is None
+    assert first.keep_site({"gate": GATE}, ("street",)) is None
     second = Remembered(path)
     assert second.commanded("yard") == yard
     assert second.commanded("gate") == NOTHING_COMMANDED
     assert second.documents() == {"gate": GATE}
+    assert second.pools() == ("street",)
     second.keep_commanded("yard", NOTHING_COMMANDED)
-    second.keep_document("gate", None)
-    assert path.read_bytes().split() == [b"{", b'"v":', b"1,", b'"cameras":', b"{}", b"}"]
+    second.keep_site({}, ())
+    assert path.read_bytes().split() == [b"{", b'"v":', b"1", b"}"]
 
 
 def test_while_it_cannot_be_read_every_camera_that_is_asked_for_is_private_also_after_the_next_start(

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from config import BadPayloadError
-from edge.wishes import PROPERTIES, Change, CutClip, RaiseDrill, TakeSnapshot, Zoom, read_wish
+from edge.wishes import PROPERTIES, Change, CutClip, KeepLess, RaiseDrill, TakeSnapshot, Zoom, read_wish
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
@@ -65,6 +65,13 @@ def test_a_refusal_teaches(name: str, value: str | float, says: str) -> None:
     with pytest.raises(BadPayloadError) as refusal:
         read_wish(name, value, NOW)
     assert says in refusal.value.reason
+
+
+def test_less_may_be_kept() -> None:
+    assert read_wish("retention", "8", NOW) == KeepLess(8.0)
+    for value in (0, -1, "all", 9000):
+        with pytest.raises(BadPayloadError, match="how many hours of recordings stay"):
+            read_wish("retention", value, NOW)
 
 
 def test_every_property_of_the_contract_is_known() -> None:

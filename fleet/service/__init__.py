@@ -1,0 +1,1 @@
+"""Vigil as services of systemd: their units, and putting them in place."""
