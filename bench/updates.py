@@ -12,14 +12,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,11 +28,14 @@ from fleet.bundle.build import BundleOrder, build_bundle
 from fleet.bundle.verify import unpack_bundle
 from tests.e2e.vigil_process import run_vigil
 from tests.support.bundles import local_order, make_wheel
+from tests.support.kept_running import kept_running
 from tests.support.population import Population
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[1]
 WINDOW_S = 30
+RESTART_S = 2.0
+"""RestartSec= of the unit."""
 SLACK_S = 60.0
 """What fetching, installing, stopping, starting and telling take besides, on two busy cores."""
 GOOD, DIES, HANGS, TAMPERED = "9.2.0", "9.3.0", "9.4.0", "9.5.0"
@@ -78,44 +78,11 @@ class Porch:
         command = [sys.executable, str(folder / "install.py"), "install", str(folder), "--home", str(self.home)]
         subprocess.run([*command, "--activate"], check=True, capture_output=True, timeout=300)
 
-    @contextmanager
-    def service(self) -> Iterator[None]:
+    def service(self) -> AbstractContextManager[None]:
         """What systemd does with the node's unit."""
-        stop = threading.Event()
-        running: list[subprocess.Popen[bytes]] = []
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("VIGIL_")}
-        environment |= {"VIGIL_REAL": sys.executable, "PYTHONPATH": str(ROOT)}
-
-        def keep() -> None:
-            with (self.site.folder / "porch.log").open("ab") as log:
-                while not stop.is_set():
-                    command = [str(self.home / "launch"), *self.options, "node", "run"]
-                    running[:] = [
-                        subprocess.Popen(
-                            command,
-                            stdin=subprocess.DEVNULL,
-                            stdout=log,
-                            stderr=log,
-                            env=environment,
-                            start_new_session=True,
-                        )
-                    ]
-                    running[0].wait()
-                    stop.wait(2.0)  # RestartSec of the unit
-
-        thread = threading.Thread(target=keep)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            while thread.is_alive():
-                for process in running:
-                    process.terminate()
-                thread.join(0.5)
-            for process in running:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+        command = [str(self.home / "launch"), *self.options, "node", "run"]
+        environment = {"VIGIL_REAL": sys.executable, "PYTHONPATH": str(ROOT)}
+        return kept_running(command, self.site.folder / "porch.log", environment=environment, pause_s=RESTART_S)
 
 
 def build(site: Population, order: BundleOrder, version: str, folder: Path) -> Path:

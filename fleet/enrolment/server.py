@@ -15,11 +15,8 @@ import sys
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socketserver import TCPServer
-from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -31,6 +28,7 @@ from config.clock import Clock, SystemClock
 from config.errors import BadPayloadError, ConfigError, VigilError
 from config.log import get_logger
 from config.settings import BrokerSettings
+from fleet.enrolment.guarded import GuardedHandler, GuardedServer, ends_after
 from fleet.enrolment.shelf import Piece, Shelf, read_range
 from fleet.enrolment.wire import (
     BUNDLES_PATH,
@@ -257,82 +255,36 @@ class EnrolmentServer:
         return replace(admission, port=ports[admission.kind])
 
 
-def _cut(connection: socket.socket) -> None:
-    with suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
-
-
-@contextmanager
-def _ends_after(connection: socket.socket, seconds: float) -> Iterator[None]:
-    """A caller that sends, or takes, a byte now and then never times out by itself."""
-    deadline = threading.Timer(seconds, _cut, (connection,))
-    deadline.start()
-    try:
-        yield
-    finally:
-        deadline.cancel()
-
-
 def _send(connection: socket.socket, piece: Piece) -> None:
     """The rest of a long answer, whose head has been sent."""
     left = piece.size_bytes - piece.start
-    with piece.file, _ends_after(connection, _CONNECTION_S + left / _SLOWEST_BYTES_S):
+    with piece.file, ends_after(connection, _CONNECTION_S + left / _SLOWEST_BYTES_S):
         while content := piece.file.read(_PIECE_BYTES):
             connection.sendall(content)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = _CONNECTIONS_MAX
-
+class _Server(GuardedServer):
     def __init__(self, address: tuple[str, int], door: EnrolmentServer) -> None:
         self.door = door
-        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self._slots = threading.BoundedSemaphore(_CONNECTIONS_MAX)
-        super().__init__(address, _Handler)
-
-    def server_bind(self) -> None:
-        """Without the library's look-up of a host name, which nobody needs and which may take seconds."""
-        TCPServer.server_bind(self)
-
-    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as socketserver has it
-        if not self._slots.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
-        super().process_request(request, client_address)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as above
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._slots.release()
-
-    def finish_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as above
-        request.settimeout(_CONNECTION_S)
-        with self.door.tls().wrap_socket(request, server_side=True, do_handshake_on_connect=False) as connection:
-            with _ends_after(connection, _CONNECTION_S):
-                connection.do_handshake()
-                handler = _Handler(connection, client_address, self)
-            if handler.piece is not None:
-                _send(connection, handler.piece)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as above
-        del request
-        self.door.log.debug("enrol.fault", address=client_address[0], error=repr(sys.exc_info()[1]))
+        super().__init__(
+            address,
+            _Handler,
+            tls=door.tls,
+            connections_max=_CONNECTIONS_MAX,
+            connection_s=_CONNECTION_S,
+            on_fault=lambda caller: door.log.debug("enrol.fault", address=caller, error=repr(sys.exc_info()[1])),
+        )
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(GuardedHandler):
     server: _Server
-    connection: ssl.SSLSocket
-    timeout = _CONNECTION_S
-
     piece: Piece | None = None
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - as http.server calls it
         """The authority's certificate, which is public; to members, what is theirs."""
         with self._refusing():
             if self.path == CA_PATH:
-                self._answer(HTTPStatus.OK, self.server.door.authority_certificate(), "application/x-pem-file")
+                self.answer(HTTPStatus.OK, self.server.door.authority_certificate(), "application/x-pem-file")
             elif self.path == LOGINS_PATH:
                 logins = self.server.door.logins(self._shown(), self._address)
                 self._answer_found(logins, "application/json")
@@ -341,7 +293,7 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self.send_error(HTTPStatus.NOT_FOUND)
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 - as http.server calls it
         """Join, or renew."""
         door = self.server.door
         with self._refusing():
@@ -399,10 +351,10 @@ class _Handler(BaseHTTPRequestHandler):
         if content is None:
             self.send_error(HTTPStatus.NOT_FOUND)
         else:
-            self._answer(HTTPStatus.OK, content, kind)
+            self.answer(HTTPStatus.OK, content, kind)
 
     def _answer_admission(self, admission: Admission) -> None:
-        self._answer(HTTPStatus.OK, msgspec.json.encode(admission), "application/json")
+        self.answer(HTTPStatus.OK, msgspec.json.encode(admission), "application/json")
 
     def _body(self) -> bytes:
         length = self.headers.get("Content-Length", "")
@@ -410,21 +362,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise BadPayloadError("a request without a length, or too long")
         return self.rfile.read(int(length))
 
-    def _answer(self, status: HTTPStatus, content: bytes, kind: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """A status and nothing else: the page of the library repeats what was asked."""
-        del message, explain
-        self._answer(HTTPStatus(code), b"", "text/plain")
-
-    def version_string(self) -> str:
-        """Not which Python this is."""
-        return "vigil"
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as http.server has it
-        """Nothing: it would repeat to a terminal what a stranger has written."""
+    def send_rest(self, connection: ssl.SSLSocket) -> None:
+        """The version of Vigil that was asked for."""
+        if self.piece is not None:
+            _send(connection, self.piece)

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import base64
 import secrets
-import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from socketserver import TCPServer
 from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -31,6 +28,7 @@ from config.clock import SystemClock
 from config.names import check_name, this_node
 from config.settings import BusSettings, Settings
 from fleet.enrolment.client import AuthorityAddress
+from fleet.enrolment.guarded import GuardedHandler, GuardedServer
 from fleet.enrolment.joining import join_as
 from fleet.enrolment.token import JoinToken
 from fleet.nodes.handover import (
@@ -134,7 +132,7 @@ class _Door:
         self.adopted = threading.Event()
         self._settings = settings
         self._taking = threading.Lock()
-        self._server = _Server(("", port), self)
+        self._server = _Server(port, self)
         self.port = int(self._server.server_address[1])
 
     @contextmanager
@@ -177,95 +175,45 @@ class _Door:
             self.adopted.set()
 
 
-class _Server(ThreadingHTTPServer):
+class _Server(GuardedServer):
     daemon_threads = False  # the answer to whoever adopts it is to go out before the door closes
     block_on_close = True
 
-    def __init__(self, address: tuple[str, int], door: _Door) -> None:
+    def __init__(self, port: int, door: _Door) -> None:
         self.door = door
-        self._slots = threading.BoundedSemaphore(_CONNECTIONS_MAX)
-        super().__init__(address, _Handler)
-
-    def server_bind(self) -> None:
-        """Without the library's look-up of a host name, which may take seconds."""
-        TCPServer.server_bind(self)
-
-    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as socketserver has it
-        if not self._slots.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
-        super().process_request(request, client_address)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as above
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._slots.release()
-
-    def finish_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as above
-        request.settimeout(_CONNECTION_S)
-        deadline = threading.Timer(_CONNECTION_S, _cut, (request,))
-        deadline.start()
-        try:
-            with self.door.context.wrap_socket(request, server_side=True) as connection:
-                _Handler(connection, client_address, self)
-        finally:
-            deadline.cancel()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as above
-        del request
-        get_logger().debug("adoption.fault", address=client_address[0])
+        super().__init__(
+            ("", port),
+            _Handler,
+            tls=lambda: door.context,
+            connections_max=_CONNECTIONS_MAX,
+            connection_s=_CONNECTION_S,
+            on_fault=lambda caller: get_logger().debug("adoption.fault", address=caller),
+        )
 
 
-def _cut(connection: socket.socket) -> None:
-    with suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
-
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(GuardedHandler):
     server: _Server
-    timeout = _CONNECTION_S
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - as http.server calls it
         """The proof that it has the code of its log: of its own certificate, for the nonce of whoever asks."""
         parts = urlsplit(self.path)
         nonce = parse_qs(parts.query).get("nonce", [""])[0]
         if parts.path != PROOF_PATH or not 16 <= len(nonce) <= 128:
-            self._answer(HTTPStatus.NOT_FOUND, "")
+            self.answer(HTTPStatus.NOT_FOUND)
             return
-        self._answer(HTTPStatus.OK, proof_of(self.server.door.code, self.server.door.fingerprint, nonce))
+        self.answer(HTTPStatus.OK, proof_of(self.server.door.code, self.server.door.fingerprint, nonce).encode())
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 - as http.server calls it
         """Adopt it."""
         length = self.headers.get("Content-Length", "")
         if self.path != ADOPT_PATH or not length.isdecimal() or int(length[:9]) > HANDOVER_BYTES_MAX:
-            self._answer(HTTPStatus.NOT_FOUND, "")
+            self.answer(HTTPStatus.NOT_FOUND)
             return
         log, address = get_logger(), str(self.client_address[0])
         try:
             self.server.door.take(read_handover(self.rfile.read(int(length))))
         except (VigilError, OSError) as error:
             log.warning("adoption.failed", address=address, error=str(error))
-            self._answer(HTTPStatus.CONFLICT, str(error)[:1000])
+            self.answer(HTTPStatus.CONFLICT, str(error)[:1000].encode())
         else:
-            self._answer(HTTPStatus.OK, "")
-
-    def _answer(self, status: HTTPStatus, text: str) -> None:
-        content = text.encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "text/plain; charset=utf-8")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """A status and nothing else: the page of the library repeats what was asked."""
-        del message, explain
-        self._answer(HTTPStatus(code), "")
-
-    def version_string(self) -> str:
-        """Not which Python this is."""
-        return "vigil"
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as http.server has it
-        """Nothing: it would repeat to a terminal what a stranger has written."""
+            self.answer(HTTPStatus.OK)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -17,6 +13,7 @@ import yaml
 
 from config.settings import Settings
 from tests.e2e.vigil_process import run_vigil
+from tests.support.kept_running import kept_running
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -67,53 +64,13 @@ class Node:
         content = yaml.safe_load((self.registry / "nodes" / f"{NODE}.yaml").read_text())
         return str(content.get("version", ""))
 
-    @contextmanager
-    def service(self) -> Iterator[None]:
-        """What systemd does with the node's unit: it is started again whenever it ends."""
-        stop = threading.Event()
-        running: list[subprocess.Popen[bytes]] = []
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("VIGIL_")}
-
-        def keep() -> None:
-            with (self.home / "log").open("ab") as log:
-                while not stop.is_set():
-                    command = [str(self.home / "launch"), "--config", str(self.file), "node", "run"]
-                    running[:] = [
-                        subprocess.Popen(
-                            command,
-                            stdin=subprocess.DEVNULL,
-                            stdout=log,
-                            stderr=log,
-                            start_new_session=True,
-                            env={**environment, "PYTHONPATH": str(ROOT)},
-                        )
-                    ]
-                    running[0].wait()
-                    stop.wait(0.2)
-
-        thread = threading.Thread(target=keep)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            while thread.is_alive():
-                for process in running:
-                    process.terminate()
-                thread.join(0.5)
-            for process in running:
-                with_group(process.pid)
+    def service(self) -> AbstractContextManager[None]:
+        """What systemd does with the node's unit."""
+        command = [str(self.home / "launch"), "--config", str(self.file), "node", "run"]
+        return kept_running(command, self.home / "log", environment={"PYTHONPATH": str(ROOT)})
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
         return run_vigil("--config", str(self.site_file), *arguments, timeout_s=110)
-
-
-def with_group(pid: int) -> None:
-    """End what is left of a process group: the launcher's guard sleeps for a while."""
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-import fleet.enrolment.server
 from broker.authority import INVITATION_S, Authority
 from broker.certs import key_fits, make_key, make_request, read_certificate
 from broker.identity import Credentials, IdentityFolder
@@ -280,7 +279,7 @@ def dribbles(raw: socket.socket) -> None:
 def test_callers_who_hold_every_place_are_thrown_out_in_time(
     door: Door, monkeypatch: pytest.MonkeyPatch, behaviour: Callable[[socket.socket], None]
 ) -> None:
-    monkeypatch.setattr(fleet.enrolment.server, "_CONNECTION_S", 0.5)
+    monkeypatch.setattr(door.server._server, "connection_s", 0.5)
     with contextlib.ExitStack() as held:
         for _ in range(40):
             raw = held.enter_context(socket.create_connection((HOST, door.server.port), 10))
@@ -296,7 +295,7 @@ def test_callers_who_hold_every_place_are_thrown_out_in_time(
 
 
 def test_a_caller_who_never_ends_its_request_is_cut_off(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet.enrolment.server, "_CONNECTION_S", 0.5)
+    monkeypatch.setattr(door.server._server, "connection_s", 0.5)
     with (
         socket.create_connection((HOST, door.server.port), 10) as raw,
         context(door).wrap_socket(raw) as connection,
