@@ -125,7 +125,7 @@ class NodeCard:
         locale: such as ``en_GB.UTF-8``; empty: as the image has it.
         keymap: such as ``de``; empty: as the image has it.
         config_txt: further lines for the firmware, such as ``dtoverlay=imx708``.
-        bundle: what is installed at first boot, without an internet; None: nothing, which is then done by hand.
+        bundle: what is installed at first boot, without an internet.
     """
 
     node: str

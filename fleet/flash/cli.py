@@ -22,7 +22,8 @@ from config.errors import ConfigError, PermanentError
 from config.files import move_into_place, write_atomically
 from config.names import check_name
 from config.settings import Settings
-from fleet.bundle.manifest import Manifest
+from fleet.bundle.build import BundleOrder, build_bundle
+from fleet.bundle.manifest import FamilyName, Manifest
 from fleet.bundle.verify import verify_bundle
 from fleet.flash.asking import asked_user, asked_wifi, read_cameras
 from fleet.flash.card import NodeCard
@@ -69,7 +70,9 @@ class _Target:
 @click.option("--node", metavar="NAME", help="The node's name, which is its host name too.")
 @click.option("--role", "roles", metavar="ROLE", multiple=True, help="What it may be.  [default: edge]")
 @click.option("--camera", "cameras", metavar="NAME[=SOURCE]", multiple=True, help="A camera that it watches.")
-@click.option("--bundle", metavar="FILE", type=_FILE, help="What is installed at first boot (`vigil bundle build`).")
+@click.option(
+    "--bundle", metavar="FILE", type=_FILE, help="All that is installed at first boot; else it needs the internet."
+)
 @click.option("--site", metavar="NAME", help="The site.  [default: that of the authority on this machine]")
 @click.option("--authority", "address", metavar="HOST[:PORT]", help="Where it enrols.  [default: this machine]")
 @click.option("--broker", metavar="URL", help="The site's broker.  [default: mqtts:// on the authority's machine]")
@@ -110,9 +113,10 @@ class _Target:
 def flash(load: Load, /, **options: Any) -> None:  # noqa: ANN401 - as click hands them over
     """Make the card of a node: flash it, put it in, and the node is there.
 
-    Takes an image of Raspberry Pi OS and puts a node's name, network, users, token and, with --bundle, all of Vigil
-    onto its boot partition. At its first boot the node installs that, without an internet, enrols with a key that it
-    makes itself, and shows up in `vigil node list`. What went wrong there stands in vigil/firstboot.log on the card.
+    Takes an image of Raspberry Pi OS and puts a node's name, network, users, token and Vigil onto its boot partition.
+    At its first boot the node installs that, enrols with a key that it makes itself, and shows up in `vigil node list`.
+    With --bundle (`vigil bundle build`) it needs no internet for that. What went wrong stands in vigil/firstboot.log
+    on the card.
 
     The result is a file, unless --device names a disk. The password of a wireless network is asked for, or taken from
     VIGIL_WIFI_PASSWORD (a user's from VIGIL_USER_PASSWORD); on the card is only the key that it makes.
@@ -235,13 +239,17 @@ def _checked_bundle(draft: NodeCard, source: ImageSource, inviter: Inviter) -> M
 
 def _check_release(family: Family, bundle: Manifest | None) -> None:
     """Refuse what would fail only when the node boots: packages of one release on another."""
-    release = "trixie" if family.format == "cloud-init" else "bookworm"
+    release = _release(family)
     if bundle is not None and not family.is_asked and bundle.family != release:
         raise ConfigError(
             f"the bundle is for {bundle.family}, and the image is {release}: `vigil bundle build --for {release}` "
             "makes the right one",
             field="--bundle",
         )
+
+
+def _release(family: Family) -> FamilyName:
+    return "trixie" if family.format == "cloud-init" else "bookworm"
 
 
 def _flash(
@@ -251,16 +259,38 @@ def _flash(
     target: _Target,
     known: tuple[Format | None, Manifest | None],
 ) -> Written:
-    asked, bundle = known
+    asked, given = known
     now = SystemClock().now().astimezone()
     with _work_file(target.work, draft.node) as work:
         checked = _unpack(source, work)
-        _check_release(image_family(work, asked, now), bundle)
-        with inviter.token(draft.node, draft.roles, tuple(draft.cameras)) as token:
-            card = replace(draft, token=token)
+        family = image_family(work, asked, now)
+        _check_release(family, given)
+        with (
+            _bundled(draft, given, family, work) as (bundled, bundle),
+            inviter.token(draft.node, draft.roles, tuple(draft.cameras)) as token,
+        ):
+            card = replace(bundled, token=token)
             prepared = _prepare(work, card, asked, now)
             sha256 = _to_device(work, target) if target.device is not None else _to_file(work, target, card, now)
     return _told(card, inviter, prepared, target, (source.name, checked, sha256, bundle))
+
+
+@contextmanager
+def _bundled(
+    draft: NodeCard, given: Manifest | None, family: Family, work: Path
+) -> Iterator[tuple[NodeCard, Manifest]]:
+    """The card with something to install: what was given, else Vigil alone, and the rest comes from the internet."""
+    if given is not None:
+        yield draft, given
+        return
+    online = work.with_suffix(".tar")
+    roles = tuple(dict.fromkeys(role.partition(".")[0] for role in draft.roles))
+    order = BundleOrder(family=_release(family), roles=roles, is_complete=False)
+    try:
+        manifest = build_bundle(order, online, SystemClock().now())
+        yield replace(draft, bundle=online), manifest
+    finally:
+        online.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -351,7 +381,7 @@ def _told(
     inviter: Inviter,
     prepared: Prepared,
     target: _Target,
-    facts: tuple[str, str, str, Manifest | None],
+    facts: tuple[str, str, str, Manifest],
 ) -> Written:
     image, checked, sha256, bundle = facts
     return Written(
@@ -366,8 +396,8 @@ def _told(
         system=prepared.family.name,
         format=prepared.family.format,
         files=tuple(prepared.files),
-        bundle=bundle.version if bundle is not None else "",
-        has_packages=bundle.is_complete if bundle is not None else False,
+        bundle=bundle.version,
+        has_packages=bundle.is_complete,
         wifi=card.wifi.ssid if card.wifi is not None else "",
         user=card.user.name if card.user is not None else "",
         has_ssh=card.has_ssh,

@@ -26,7 +26,7 @@ class Written:
         system: what the image says that it is.
         format: its kind of first boot.
         files: what is new on its boot partition.
-        bundle: version of Vigil in it; empty: none is.
+        bundle: version of Vigil on it.
         has_packages: all that Vigil needs is in it.
         wifi: the network's name; empty: cable.
         user: who may log in.
@@ -73,11 +73,8 @@ def _rows(written: Written) -> Iterator[tuple[str, str]]:
     yield "system", f"{written.system or written.image} ({written.format}); {checked}"
     watched = f" with camera {', '.join(written.cameras)}" if written.cameras else ""
     yield "node", ", ".join(written.roles) + watched
-    if written.bundle:
-        whence = "nothing else is needed" if written.has_packages else "packages come from the internet"
-        yield "Vigil", f"{written.bundle}, on the card; {whence}"
-    else:
-        yield "Vigil", "NOT on the card: give --bundle, or install it on the node by hand"
+    whence = "nothing else is needed" if written.has_packages else "what it needs comes from the internet (--bundle)"
+    yield "Vigil", f"{written.bundle}, on the card; {whence}"
     yield "network", f"cable, and wifi {written.wifi!r}" if written.wifi else "cable"
     yield "log in", _log_in(written)
     held = f", for {written.token_days} days, once" if written.token_days is not None else ""

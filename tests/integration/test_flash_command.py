@@ -112,7 +112,7 @@ def test_a_node_enrols_with_the_token_of_its_card_and_nobody_does_so_twice(bench
     done = bench.flash(bench.image(BOOKWORM), "--camera", "yard", "--valid-days", 3, "--json")
     assert done.exit_code == 0, f"{done.exception} {done.output}"
     told = json.loads(done.stdout)
-    assert (told["format"], told["roles"], told["token_days"], told["bundle"]) == ("firstrun", ["edge"], 3, "")
+    assert (told["format"], told["roles"], told["token_days"], told["has_packages"]) == ("firstrun", ["edge"], 3, False)
     (promise,) = bench.authority.roster().invitations
     assert 2.9 < (promise.expires_at - datetime.now(UTC)).total_seconds() / 86_400 < 3
     token = JoinToken.read(read_fat_file(bench.out, "vigil/token").decode().strip())
