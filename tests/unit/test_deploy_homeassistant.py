@@ -42,7 +42,7 @@ def read(path: Path) -> Any:  # noqa: ANN401
 
 def entity_ids() -> set[str]:
     """What appears of the camera and the node that the examples are about."""
-    yard = CameraFacts(node="porch", labels=("person",), zones=("drive",))
+    yard = CameraFacts(node="porch", labels=("person",), zones=("drive",), has_check=True)
     porch = NodeFacts(roles=("edge",), has_temperature=True)
     devices = (camera_device("home", "yard", yard), node_device("home", "porch", porch))
     return {device.entity_id(entity) for device in devices for entity in device.entities.values()}

@@ -73,7 +73,7 @@ def test_a_service_is_put_into_another_system_and_taken_away(invoke: Invoke, roo
     again = invoke("install", "--role", "fleet", "--root", str(root))
     assert again.exit_code == 0, again.output
     assert config.read_text() == "site: mine\nstate_dir: /srv/vigil\n", "a configuration that is there stays"
-    assert "ReadWritePaths=-/srv/vigil -/etc/vigil/registry\n" in unit.read_text()
+    assert "ReadWritePaths=-/srv/vigil -/srv/vigil/registry\n" in unit.read_text()
 
     gone = invoke("uninstall", "--role", "fleet", "--root", str(root))
     assert gone.exit_code == 0, gone.output
