@@ -55,6 +55,10 @@ def check_document(name: str, document: CameraDocument, known: CameraDocument | 
         raise BadPayloadError(f"revision {document.revision} is older than {known.revision}, which holds here")
 
 
+_BROUGHT_MAX = 10_000
+"""Anybody with access to the bus may invent names."""
+
+
 class Brought:
     """Which documents the present connection to the broker has brought.
 
@@ -69,7 +73,8 @@ class Brought:
     def note(self, name: str, connection: int) -> None:
         """A document came, or was taken back."""
         self._begin(connection)
-        self._names.add(name)
+        if len(self._names) < _BROUGHT_MAX:
+            self._names.add(name)
 
     def gone(self, known: Iterable[str], index: Collection[str], connection: int) -> list[str]:
         """Which of the known documents are no more.

@@ -278,7 +278,9 @@ class Agent:
             self._bus.reject(str(topic), reason, 0)
             return
         self._log.info("agent.document", revision=None if document is None else document.revision)
-        self._remembered.keep(document, drained=None)
+        # What was ordered here holds until the site says something else of that very thing.
+        says_so = document is not None and known is not None and document.drained == known.drained
+        self._remembered.keep(document, drained=self._remembered.drained if says_so else None)
         self._follow()
         for listener in self._listeners:
             listener(document)

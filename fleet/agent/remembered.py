@@ -30,7 +30,7 @@ class Remembered:
 
     Attributes:
         document: the site's last usable word on this node.
-        drained: what somebody ordered since that document; None: what it says holds.
+        drained: what somebody ordered since the site said whether it is to rest; None: what that says holds.
     """
 
     def __init__(self, path: Path) -> None:

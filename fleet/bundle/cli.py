@@ -42,10 +42,19 @@ def bundle() -> None:
 @bundle.command()
 @click.option("--out", metavar="FILE", type=_FILE, required=True, help="The file to write.")
 @click.option(
-    "--for", "family", type=click.Choice(list(FAMILIES)), default="trixie", show_default=True, help="The node's system."
+    "--for",
+    "family",
+    type=click.Choice(list(FAMILIES)),
+    default="trixie",
+    show_default=True,
+    help="Release of the node's Debian or Raspberry Pi OS.",
 )
 @click.option(
-    "--architecture", type=click.Choice(get_args(Architecture)), default="arm64", show_default=True, help="Its machine."
+    "--architecture",
+    type=click.Choice(get_args(Architecture)),
+    default="arm64",
+    show_default=True,
+    help="Of its processor: arm64 is a Raspberry Pi.",
 )
 @click.option(
     "--role", "roles", metavar="ROLE", multiple=True, help="What the node may be; again for more.  [default: edge]"

@@ -24,7 +24,7 @@ def first_boot_files(card: NodeCard, now: datetime | None = None) -> dict[str, b
     """What is to be in ``vigil/`` on the card.
 
     `firstboot.sh` is the one to run (``bash /boot/firmware/vigil/firstboot.sh``). It goes on by itself after a power
-    cut, writes ``vigil/firstboot.log``, and erases the token when it was used.
+    cut, writes ``vigil/firstboot.log``, and erases token and settings when they were used.
 
     Args:
         card: what the node is to be.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -48,6 +49,7 @@ def ask_cameras(
     login: Login | None = None,
     logins: Mapping[str, Login],
     with_pictures: bool = False,
+    stop: threading.Event | None = None,
     progress: Callable[[int], None] = lambda _done: None,
 ) -> list[Camera]:
     """Ask them all, each with one login: the one of the camera that it seems to be, else `login`.
@@ -60,10 +62,13 @@ def ask_cameras(
         login: for those that are not known.
         logins: of the known ones, by name.
         with_pictures: whether to get a picture of each.
+        stop: once it is set, nobody else is asked.
         progress: called with 1 for each that has answered, or not.
     """
 
     def ask(sighting: Sighting) -> Camera:
+        if stop is not None and stop.is_set():
+            return Camera(sighting=sighting)
         guess = known.guess(sighting)
         own = logins.get(guess, login) if guess is not None else login
         camera = _asked(sighting, own)

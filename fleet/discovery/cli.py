@@ -226,7 +226,7 @@ def _notes(result: _Result) -> list[str]:
             host = camera.sighting.host
             hosts.setdefault(camera.trouble.removeprefix(f"{host} "), []).append(host)
     troubles = [f"  {', '.join(where)}: {printable(trouble, 400)}" for trouble, where in hosts.items()]
-    troubles += [f"  {host}: cannot be added: {reason}" for host, reason in result.refused.items()]
+    troubles += [f"  {host}: cannot be added: {printable(reason, 400)}" for host, reason in result.refused.items()]
     lines = ["", "not told by a camera:", *troubles] if troubles else []
     if result.found.untried:
         lines += ["", "not tried:", *(f"  {line}" for line in result.found.untried)]

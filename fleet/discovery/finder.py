@@ -30,6 +30,8 @@ __all__ = ["Finder"]
 
 _AGAIN_MAX_S = 3600.0
 """A camera that nobody finds may be unplugged: it is looked for less and less often, but for ever."""
+_AWAY_MAX = 10_000
+"""Anybody with access to the bus may invent names."""
 _LISTEN_S = 2.0
 _WAIT_MAX_S = 30.0
 _CLOSE_WAIT_S = 5.0
@@ -82,7 +84,7 @@ class Finder:
         self._thread.start()
 
     def close(self) -> None:
-        """End; a look that has begun is left to itself."""
+        """End; a look that has begun asks nobody else."""
         self._stop.set()
         self._wake.set()
         self._thread.join(_CLOSE_WAIT_S)
@@ -97,16 +99,14 @@ class Finder:
         return {"state": "looking"}
 
     def _on_state(self, delivery: Delivery) -> None:
-        state = delivery.content
-        if not isinstance(state, CameraState):
-            return
+        state, camera = delivery.content, delivery.topic.camera
         now_s = self._clock.monotonic_s()
         with self._lock:
-            if state.state == "online" or state.mode == "off":
-                self._away.pop(state.camera, None)
-            elif state.camera not in self._away:
+            if not isinstance(state, CameraState) or state.state == "online" or state.mode == "off":
+                self._away.pop(camera, None)
+            elif camera not in self._away and len(self._away) < _AWAY_MAX:
                 after_s = self._fleet.find_after_s
-                self._away[state.camera] = _Absence(now_s, now_s + after_s, after_s)
+                self._away[camera] = _Absence(now_s, now_s + after_s, after_s)
                 self._wake.set()
 
     def _turn(self) -> None:
@@ -153,7 +153,7 @@ class Finder:
         found = look_around(Search(interfaces=self._fleet.find_interfaces, wait_s=_LISTEN_S))
         known, logins = KnownCameras(entries), self._folder.logins()
         sightings = [one for one in found.sightings if self._is_worth_asking(one, known, away, is_routine=is_routine)]
-        cameras = ask_cameras(sightings, known, login=_likely_login(away, logins), logins=logins)
+        cameras = ask_cameras(sightings, known, login=_likely_login(away, logins), logins=logins, stop=self._stop)
         self._refused |= {
             (one.sighting.host, one.sighting.endpoint) for one in cameras if one.login is None and one.facts is None
         }

@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,9 @@ CAMERA_KINDS = ("_onvif._tcp", "_rtsp._tcp", "_axis-video._tcp", "_psia._tcp", "
 """What cameras call themselves."""
 _LOCAL = ".local."
 _ANSWER_WAIT_MS = 1500
+_ANSWERS_WAIT_S = 15.0
+"""For all together: who announces thousands of services that answer nothing stops no search."""
+_NAMES_MAX = 4096
 _EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
@@ -121,8 +125,9 @@ def browse(
         )
         threading.Event().wait(timeout_s)
         browser.cancel()
-        found = [_resolved(speaker, kind, name) for kind, name in sorted(heard.names)]
-    return [one for one in found if one is not None]
+        end_s = time.monotonic() + _ANSWERS_WAIT_S
+        found = (_resolved(speaker, kind, name) for kind, name in sorted(heard.names) if time.monotonic() < end_s)
+        return [one for one in found if one is not None]
 
 
 class _Heard(_Listener):
@@ -136,7 +141,8 @@ class _Heard(_Listener):
 
     def add_service(self, zc: Zeroconf, type_: str, name: str) -> None:
         del zc
-        self.names.add((type_, name))
+        if len(self.names) < _NAMES_MAX:
+            self.names.add((type_, name))
 
     def remove_service(self, zc: Zeroconf, type_: str, name: str) -> None:
         del zc
@@ -144,7 +150,8 @@ class _Heard(_Listener):
 
     def update_service(self, zc: Zeroconf, type_: str, name: str) -> None:
         del zc
-        self.names.add((type_, name))
+        if len(self.names) < _NAMES_MAX:
+            self.names.add((type_, name))
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import os
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
@@ -27,13 +27,13 @@ from fleet.discovery.device import (
     device_service,
     scope_value,
 )
-from fleet.discovery.soap import Conversation, LoginRefusedError, NoOnvifError, read_descriptions
+from fleet.discovery.soap import Conversation, LoginRefusedError, NoOnvifError, open_session, read_descriptions
 
 __all__ = ["LoginRefusedError", "NoOnvifError", "OnvifCamera"]
 
 _NAME_SCOPE = "onvif://www.onvif.org/name/"
-_PICTURE_BYTES_MAX = 16_000_000
-_CHUNK_BYTES = 1 << 16
+_STREAM_SCHEMES = ("rtsp://", "rtsps://")
+"""Anything else that a camera names may be a file of the machine that is to open it."""
 _TEXT_MAX = 1024
 _KBPS = 1000
 
@@ -129,6 +129,9 @@ class OnvifCamera:
             ) from error
         except aiohttp.ClientError as error:
             raise TransientError(f"{where.netloc} cannot be reached over ONVIF: {_reason(error)}") from error
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # What its description promises may be missing or be nonsense, anywhere in an answer.
+            raise NoOnvifError(f"{where.netloc} gives an answer that makes no sense: {error}") from error
 
 
 async def _describe(talk: Conversation) -> DeviceFacts:
@@ -182,10 +185,12 @@ async def _profiles(talk: Conversation) -> list[Any]:
 async def _stream(talk: Conversation, profile: Any) -> Stream:  # noqa: ANN401
     wanted = {"Stream": "RTP-Unicast", "Transport": {"Protocol": "RTSP"}}
     told = await talk.media("GetStreamUri", {"StreamSetup": wanted, "ProfileToken": profile.token})
-    source = profile.VideoSourceConfiguration
+    source, uri = profile.VideoSourceConfiguration, talk.reachable(_text(told.Uri))
+    if not uri.startswith(_STREAM_SCHEMES):
+        raise NoOnvifError(f"{urlsplit(talk.address).netloc} names {uri[:80]!r} as its stream, which is not RTSP")
     return Stream(
         profile=profile.token,
-        uri=talk.reachable(_text(told.Uri)),
+        uri=uri,
         encoding=_encoding(profile.VideoEncoderConfiguration),
         encoder=_text(profile.VideoEncoderConfiguration.token),
         lens=_text(source.SourceToken) if source is not None else "",
@@ -215,28 +220,21 @@ async def _snapshot(talk: Conversation) -> bytes | None:
 
 async def _picture(uri: str, login: Login | None) -> bytes | None:
     """Get it with a digest, which most ask for; the password itself goes only to one that asks for that."""
-    async with aiohttp.ClientSession() as session:
-        if login is None:
-            return (await _read_picture(session, uri))[0]
-        name, password = login.username, login.password.get_secret_value()
-        found, asked = await _read_picture(session, uri, middlewares=(aiohttp.DigestAuthMiddleware(name, password),))
-        if found is not None or not asked.lower().startswith("basic"):
-            return found
-        word = base64.b64encode(f"{name}:{password}".encode()).decode()
-        return (await _read_picture(session, uri, headers={"Authorization": f"Basic {word}"}))[0]
+    found, asked = await _read_picture(uri, login)
+    if found is not None or login is None or not asked.lower().startswith("basic"):
+        return found
+    word = base64.b64encode(f"{login.username}:{login.password.get_secret_value()}".encode()).decode()
+    return (await _read_picture(uri, None, {"Authorization": f"Basic {word}"}))[0]
 
 
-async def _read_picture(session: aiohttp.ClientSession, uri: str, **options: Any) -> tuple[bytes | None, str]:  # noqa: ANN401
+async def _read_picture(
+    uri: str, login: Login | None, headers: Mapping[str, str] | None = None
+) -> tuple[bytes | None, str]:
     """The picture, and how the camera asks for a login where it does."""
-    # A camera's certificate is its own; nobody could vouch for it.
-    async with session.get(uri, ssl=False, **options) as answer:
+    async with open_session(login) as session, session.get(uri, headers=headers) as answer:
         if answer.status != 200:
             return None, answer.headers.get("WWW-Authenticate", "")
-        content = b""
-        async for chunk in answer.content.iter_chunked(_CHUNK_BYTES):
-            content += chunk
-            if len(content) > _PICTURE_BYTES_MAX:
-                return None, ""
+        content = await answer.read()
         return (content if content.startswith(b"\xff\xd8") else None), ""
 
 

@@ -125,7 +125,7 @@ def merge(
     seen: dict[str, Sighting] = {}
     for sighting in (
         *(_by_wsdiscovery(one) for one in answers),
-        *(_by_mdns(one) for one in announced if one.addresses),
+        *(_by_mdns(one, host) for one in announced if (host := _private(one.addresses))),
         *(_by_scan(one) for one in scanned),
     ):
         before = seen.get(sighting.host)
@@ -154,10 +154,18 @@ def _best_address(answer: Answer) -> str:
 
 
 def _host(address: str) -> str:
+    """Its host; empty for what is not the address of a device service, or would bring a login into the registry."""
     try:
-        return urlsplit(address).hostname or ""
+        parts = urlsplit(address)
+        is_usable = parts.scheme in ("http", "https") and parts.username is None and parts.port != 0
     except ValueError:
         return ""
+    return (parts.hostname or "") if is_usable else ""
+
+
+def _private(addresses: Sequence[str]) -> str:
+    """The first one that is not in the wide world, where nobody has us ask; empty without one."""
+    return next((one for one in addresses if ipaddress.ip_address(one).is_private), "")
 
 
 def _is_near(host: str) -> bool:
@@ -169,9 +177,9 @@ def _is_near(host: str) -> bool:
     return address.version == 4 and address.is_private and not address.is_unspecified and not address.is_link_local
 
 
-def _by_mdns(announced: Announced) -> Sighting:
-    host = announced.addresses[0]
+def _by_mdns(announced: Announced, host: str) -> Sighting:
     path = announced.properties.get("path", "/")
+    path = path if path.isascii() and path.isprintable() and " " not in path else "/"
     where = f"[{host}]" if ":" in host else host
     stream = f"rtsp://{where}:{announced.port}/{path.lstrip('/')}"
     return Sighting(

@@ -28,7 +28,7 @@ from onvif.util import is_auth_error
 from config import PermanentError
 from config.registry import Login
 
-__all__ = ["Conversation", "LoginRefusedError", "NoOnvifError", "read_descriptions"]
+__all__ = ["Conversation", "LoginRefusedError", "NoOnvifError", "open_session", "read_descriptions"]
 
 _DEVICE = "http://www.onvif.org/ver10/device/wsdl"
 _MEDIA = "http://www.onvif.org/ver10/media/wsdl"
@@ -41,6 +41,9 @@ _SKEW_TOLD_S = 5.0
 """From which a camera's clock is worth a word."""
 _HALF_SECOND = timedelta(milliseconds=500)
 """Cameras tell whole seconds."""
+_ANSWER_BYTES_MAX = 8_000_000
+"""The largest pictures that cameras take are smaller; what goes on for ever would fill the memory before its time is
+over."""
 _DESCRIPTIONS = threading.Lock()
 """Held while they are read: that takes longer than asking a camera, and each thread would do it again."""
 _READ: set[str] = set()
@@ -166,8 +169,8 @@ class Conversation:
             service = _service(space, address, self.login, self.ahead)
             self._open[space] = service
             await service.setup()
-            if self.login is not None:
-                service.transport.session = _digest_session(self.login)
+            await service.transport.session.close()
+            service.transport.session = open_session(self.login)
         return self._open[space]
 
     async def _forget(self, space: str) -> None:
@@ -239,10 +242,37 @@ def _service(space: str, address: str, login: Login | None, ahead: timedelta | N
     )
 
 
-def _digest_session(login: Login) -> aiohttp.ClientSession:
-    """Logs in by HTTP as well, to a camera that asks for that: newer ones take nothing else."""
-    digest = aiohttp.DigestAuthMiddleware(login.username, login.password.get_secret_value())
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=False), middlewares=(digest,))
+class _BoundedAnswer(aiohttp.ClientResponse):
+    """An answer that ends, unpacked."""
+
+    async def read(self) -> bytes:
+        content = bytearray()
+        async for piece in self.content.iter_any():
+            content += piece
+            if len(content) > _ANSWER_BYTES_MAX:
+                self.close()
+                raise aiohttp.ClientPayloadError(f"its answer is larger than {_ANSWER_BYTES_MAX / 1e6:.0f} MB")
+        return bytes(content)
+
+
+async def _stay(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Follow a camera to another door of its own only: it could send us, login and all, to anybody."""
+    answer = await handler(request)
+    host = urlsplit(answer.headers.get("Location", "")).hostname
+    if 300 <= answer.status < 400 and host not in (None, request.url.host):
+        answer.close()
+        raise aiohttp.ClientPayloadError("it sends whoever asks to another host")
+    return answer
+
+
+def open_session(login: Login | None) -> aiohttp.ClientSession:
+    """Connections to one camera; they log in by a digest where it asks for that: newer ones take nothing else."""
+    middlewares: list[aiohttp.ClientMiddlewareType] = [_stay]
+    if login is not None:
+        middlewares.append(aiohttp.DigestAuthMiddleware(login.username, login.password.get_secret_value()))
+    # A camera's certificate is its own; nobody could vouch for it.
+    connector = aiohttp.TCPConnector(ssl=False)
+    return aiohttp.ClientSession(connector=connector, response_class=_BoundedAnswer, middlewares=middlewares)
 
 
 def _is_no_soap(error: Exception) -> bool:

@@ -10,19 +10,21 @@ import selectors
 import socket
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
 from config import TransientError
 
-__all__ = ["Answer", "parse_answers", "probe"]
+__all__ = ["Answer", "note_answers", "parse_answers", "probe"]
 
 _GROUP = ("239.255.255.250", 3702)
 _HOPS = 1
 _DATAGRAM_BYTES_MAX = 65_535
 _ANSWERS_MAX = 4096
+_FROM_ONE_HOST_MAX = 64
+"""More cameras than any recorder answers for: each of them is asked, and may take its time."""
 _AGAIN_S = 0.4
 """A datagram may get lost; who has answered already does so again, and counts once."""
 _TYPES = ("dn:NetworkVideoTransmitter", "tds:Device")
@@ -80,9 +82,15 @@ def probe(interfaces: Sequence[str], *, wait_s: float = 2.0) -> list[Answer]:
                 ask_s.pop(0)
                 sent |= _ask(doors)
             for key, _events in selector.select(min((*ask_s, end_s)) - now_s):
-                for answer in _heard(by_number[key.fd], sent):
-                    found.setdefault(answer.endpoint, answer)
+                note_answers(found, _heard(by_number[key.fd], sent))
     return sorted(found.values(), key=lambda one: (one.host, one.endpoint))
+
+
+def note_answers(found: dict[str, Answer], answers: Iterable[Answer]) -> None:
+    """Add answers by their endpoint: the first of each, and so many from one host that no liar fills the search."""
+    for answer in answers:
+        if sum(one.host == answer.host for one in found.values()) < _FROM_ONE_HOST_MAX:
+            found.setdefault(answer.endpoint, answer)
 
 
 def parse_answers(datagram: bytes, host: str, sent: set[str]) -> list[Answer]:
@@ -93,10 +101,8 @@ def parse_answers(datagram: bytes, host: str, sent: set[str]) -> list[Answer]:
         host: from where.
         sent: ids of our questions.
     """
-    if b"<!DOCTYPE" in datagram or b"<!ENTITY" in datagram:  # SOAP has neither; bombs do
-        return []
     try:
-        envelope = ET.fromstring(datagram)  # noqa: S314 - one datagram without a document type
+        envelope = ET.fromstring(datagram, ET.XMLParser(target=_PlainTree()))  # noqa: S314 - one datagram, no entities
     except (ET.ParseError, ValueError):
         return []
     if not any(asked in _text(envelope, "RelatesTo") for asked in sent):
@@ -111,6 +117,13 @@ def parse_answers(datagram: bytes, host: str, sent: set[str]) -> list[Answer]:
         for match in envelope.iter()
         if _name(match) == "ProbeMatch"
     ]
+
+
+class _PlainTree(ET.TreeBuilder):
+    """A tree without a document type, in whatever encoding: SOAP has none, bombs do."""
+
+    def doctype(self, _name: str, _public: str | None, _system: str | None) -> None:
+        raise ValueError("an answer has no document type")
 
 
 def _doors(stack: ExitStack, interfaces: Sequence[str]) -> list[socket.socket]:

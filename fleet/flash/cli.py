@@ -66,10 +66,23 @@ class _Target:
 @click.command()
 @click.option("--image", "place", metavar="FILE|URL", required=True, help="Raspberry Pi OS: .img, .img.xz or .img.gz.")
 @click.option("--sha256", metavar="HEX", default="", help="What that file must be.  [default: FILE.sha256 beside it]")
-@click.option("--format", "form", type=click.Choice(FORMATS), help="Its kind of first boot, where it does not say.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    help="How its first boot is told what to do, where the image does not say.",
+)
 @click.option("--node", metavar="NAME", help="The node's name, which is its host name too.")
-@click.option("--role", "roles", metavar="ROLE", multiple=True, help="What it may be.  [default: edge]")
-@click.option("--camera", "cameras", metavar="NAME[=SOURCE]", multiple=True, help="A camera that it watches.")
+@click.option(
+    "--role",
+    "roles",
+    metavar="ROLE",
+    multiple=True,
+    help="What it may run, as edge or detector; again for more.  [default: edge]",
+)
+@click.option(
+    "--camera", "cameras", metavar="NAME[=SOURCE]", multiple=True, help="A camera that it watches; again for more."
+)
 @click.option(
     "--bundle", metavar="FILE", type=_FILE, help="All that is installed at first boot; else it needs the internet."
 )
@@ -146,7 +159,9 @@ def flash(load: Load, /, **options: Any) -> None:  # noqa: ANN401 - as click han
         valid_s=options["valid_days"] * _DAY_S,
     )
     draft = _draft(options, inviter)
-    bundle = _checked_bundle(draft, source, inviter)
+    if "armhf" in source.name:
+        raise ConfigError(f"{source.name} is a 32-bit system, and Vigil needs one of 64 bits: arm64", field="--image")
+    bundle = _checked_bundle(draft, inviter)
     written = _flash(source, draft, inviter, target, (options["form"], bundle))
     text = json.dumps(asdict(written), default=str) if options["as_json"] else summary(written)
     click.echo(text)
@@ -213,7 +228,7 @@ def _draft(options: Mapping[str, Any], inviter: Inviter) -> NodeCard:
     )
 
 
-def _checked_bundle(draft: NodeCard, source: ImageSource, inviter: Inviter) -> Manifest | None:
+def _checked_bundle(draft: NodeCard, inviter: Inviter) -> Manifest | None:
     """What is in the bundle.
 
     Raises:
@@ -225,8 +240,6 @@ def _checked_bundle(draft: NodeCard, source: ImageSource, inviter: Inviter) -> M
     bundle = verify_bundle(draft.bundle, inviter.certificate)
     if bundle.architecture != "arm64":
         raise ConfigError(f"{draft.bundle} is for {bundle.architecture}; a Raspberry Pi takes arm64", field="--bundle")
-    if "armhf" in source.name:
-        raise ConfigError(f"{source.name} is a 32-bit system, and the bundle is for 64 bits", field="--image")
     missing = sorted({role.partition(".")[0] for role in draft.roles} - set(bundle.roles))
     if missing:
         raise ConfigError(
@@ -239,7 +252,7 @@ def _checked_bundle(draft: NodeCard, source: ImageSource, inviter: Inviter) -> M
 
 def _check_release(family: Family, bundle: Manifest | None) -> None:
     """Refuse what would fail only when the node boots: packages of one release on another."""
-    release = _release(family)
+    release = _release(family, "")
     if bundle is not None and not family.is_asked and bundle.family != release:
         raise ConfigError(
             f"the bundle is for {bundle.family}, and the image is {release}: `vigil bundle build --for {release}` "
@@ -248,7 +261,13 @@ def _check_release(family: Family, bundle: Manifest | None) -> None:
         )
 
 
-def _release(family: Family) -> FamilyName:
+def _release(family: Family, image: str) -> FamilyName:
+    """What the image is a release of; where it does not say its kind of first boot, its file's name may.
+
+    The first Trixie is such an image.
+    """
+    if family.is_asked:
+        return "bookworm" if "bookworm" in image else "trixie"
     return "trixie" if family.format == "cloud-init" else "bookworm"
 
 
@@ -266,7 +285,7 @@ def _flash(
         family = image_family(work, asked, now)
         _check_release(family, given)
         with (
-            _bundled(draft, given, family, work) as (bundled, bundle),
+            _bundled(draft, given, _release(family, source.name), work) as (bundled, bundle),
             inviter.token(draft.node, draft.roles, tuple(draft.cameras)) as token,
         ):
             card = replace(bundled, token=token)
@@ -277,7 +296,7 @@ def _flash(
 
 @contextmanager
 def _bundled(
-    draft: NodeCard, given: Manifest | None, family: Family, work: Path
+    draft: NodeCard, given: Manifest | None, release: FamilyName, work: Path
 ) -> Iterator[tuple[NodeCard, Manifest]]:
     """The card with something to install: what was given, else Vigil alone, and the rest comes from the internet."""
     if given is not None:
@@ -285,7 +304,7 @@ def _bundled(
         return
     online = work.with_suffix(".tar")
     roles = tuple(dict.fromkeys(role.partition(".")[0] for role in draft.roles))
-    order = BundleOrder(family=_release(family), roles=roles, is_complete=False)
+    order = BundleOrder(family=release, roles=roles, is_complete=False)
     try:
         manifest = build_bundle(order, online, SystemClock().now())
         yield replace(draft, bundle=online), manifest

@@ -36,8 +36,12 @@ def _user_data(card: NodeCard) -> dict[str, Any]:
     told: dict[str, Any] = {
         "hostname": card.node,
         "manage_etc_hosts": True,
-        # A Raspberry Pi has no clock: what its packages are dated says nothing before the network told the time.
-        "apt": {"conf": 'Acquire { Check-Date "false"; };\n'},
+        "apt": {
+            # Else it writes Debian's own sources over those of Raspberry Pi OS.
+            "preserve_sources_list": True,
+            # A Raspberry Pi has no clock: what its packages are dated says nothing before the network told the time.
+            "conf": 'Acquire { Check-Date "false"; };\n',
+        },
     }
     if card.time_zone:
         told["timezone"] = card.time_zone

@@ -255,7 +255,12 @@ def unmount(device: Device) -> None:
         PermanentError: something on it is in use.
     """
     for mount in sorted(device.mounts, key=len, reverse=True):
-        done = subprocess.run(["umount", "--", mount], capture_output=True, text=True, timeout=_UMOUNT_S, check=False)
+        try:
+            done = subprocess.run(
+                ["umount", "--", mount], capture_output=True, text=True, timeout=_UMOUNT_S, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise PermanentError(f"{mount} is not unmounted after {_UMOUNT_S} s: is the card still in?") from error
         if done.returncode:
             raise PermanentError(f"{mount} cannot be unmounted ({done.stderr.strip()}): close what uses it")
 

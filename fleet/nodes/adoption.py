@@ -8,6 +8,7 @@ that somebody typed does not have that gap.
 from __future__ import annotations
 
 import base64
+import re
 import secrets
 import ssl
 import threading
@@ -206,7 +207,7 @@ class _Handler(GuardedHandler):
     def do_POST(self) -> None:  # noqa: N802 - as http.server calls it
         """Adopt it."""
         length = self.headers.get("Content-Length", "")
-        if self.path != ADOPT_PATH or not length.isdecimal() or int(length[:9]) > HANDOVER_BYTES_MAX:
+        if self.path != ADOPT_PATH or not re.fullmatch("[0-9]{1,4}", length) or int(length) > HANDOVER_BYTES_MAX:
             self.answer(HTTPStatus.NOT_FOUND)
             return
         log, address = get_logger(), str(self.client_address[0])

@@ -207,13 +207,22 @@ class NodeKeeper:
         if not greeting or not self._settings.bus.url.startswith("mqtts:"):
             return
         registry = self._source.folder.read()  # as it is now: the last look may have accepted it
-        broken = {trouble.name for trouble in registry.troubles}
+        # One that was there at the last look has just lost its file: that is not for this process to write again.
+        known = registry.nodes.keys() | self._memory.nodes | {trouble.name for trouble in registry.troubles}
         for node in greeting:
             member = authority.roster().member(node)
-            if node in registry.nodes or node in broken or member is None:
+            if node in known or member is None:
                 continue
-            if _serials(member, self._clock.now()) - self._memory.dismissed.get(node, set()):
+            if self._is_new(node, _serials(member, self._clock.now())):
                 self._write_down(member, registry)
+
+    def _is_new(self, node: str, serials: set[str]) -> bool:
+        """Whether a node was enrolled since it was dismissed: that takes what it had, and renewing does not."""
+        known = self._memory.dismissed.get(node, set())
+        if known & serials and not serials <= known:
+            known |= serials
+            self._remember()
+        return bool(serials) and not known & serials
 
     def _write_down(self, member: Member, registry: Registry) -> None:
         """The file of a node, from what was granted to it; one that somebody writes at this moment is left alone."""

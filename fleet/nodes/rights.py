@@ -53,11 +53,11 @@ def cameras_of(registry: Registry, node: str) -> frozenset[str]:
 def logins_of(member: Member, registry: Registry, logins: Mapping[str, Login]) -> dict[str, Login]:
     """The logins of the cameras that a member watches.
 
-    Where the registry does not say who watches a camera, its rights on the bus say it. Logins are not for a node whose
-    cameras cannot be told, because a file is broken.
+    Where the registry does not say who watches a camera, its rights on the bus say it; so they do where a file is
+    broken, for they are what it said before.
     """
-    own = cameras_of(registry, member.name)
-    placed = _placed(registry) | {trouble.name for trouble in registry.troubles}
+    own, broken = cameras_of(registry, member.name), {(one.kind, one.name) for one in registry.troubles}
+    placed = frozenset() if ("node", member.name) in broken else _placed(registry)
     return {
         camera: login
         for camera, login in logins.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 
 from broker import Bus, Delivery
@@ -14,6 +15,9 @@ __all__ = ["Facts"]
 
 _FACTS_S = 2.0
 """What is retained has come by then on a new connection, where no index says when that is."""
+_ANOTHERS_S = 5.0
+"""Who publishes a registry of his own says what it has, and clears what it has not within this."""
+_INDEXES_MAX = 16
 
 
 class Facts:
@@ -43,6 +47,9 @@ class Facts:
         self._index: RegistryIndex | None = None
         self._gone: set[str] = set()
         self._clears: dict[str, int] = {}
+        self._indexes: deque[int] = deque(maxlen=_INDEXES_MAX)
+        self._another_s = float("-inf")
+        self._kept = False
 
     def start(self) -> None:
         """Ask for what is retained; before the bus starts."""
@@ -86,6 +93,17 @@ class Facts:
             gone, self._gone = self._gone, set()
         return gone
 
+    def take_kept(self) -> bool:
+        """Whether another registry than this has cleared documents since the last call; they count as not gone."""
+        with self._lock:
+            kept, self._kept = self._kept, False
+        return kept
+
+    def will_index(self, revision: int) -> None:
+        """This process is about to say what there is."""
+        with self._lock:
+            self._indexes.append(revision)
+
     def will_clear(self, camera: str) -> None:
         """This process is about to clear a camera's document: what comes back of that is not somebody else's."""
         with self._lock:
@@ -112,6 +130,8 @@ class Facts:
                 self._cameras.pop(name, None)
                 if self._clears.get(name, 0):
                     self._clears[name] -= 1
+                elif self._clock.monotonic_s() - self._another_s < _ANOTHERS_S:
+                    self._kept = True
                 else:
                     self._gone.add(name)
         self._on_change()
@@ -131,6 +151,9 @@ class Facts:
         with self._lock:
             self._look()
             self.version += 1
-            if isinstance(delivery.content, RegistryIndex | None):
-                self._index = delivery.content
+            index = delivery.content
+            if isinstance(index, RegistryIndex | None):
+                self._index = index
+            if isinstance(index, RegistryIndex) and not delivery.retained and index.revision not in self._indexes:
+                self._another_s = self._clock.monotonic_s()
         self._on_change()

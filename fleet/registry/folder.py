@@ -36,7 +36,7 @@ _SEEN_MAX = 512
 """Texts that are remembered by etag, so that a conflict can show what the other has changed."""
 _SETTLED_S = 2.0
 """A file that was written more recently may be written again and look the same: clocks of file systems are coarse."""
-_GITIGNORE = "logins.yaml\n.lock\n*.mine\n"
+_GITIGNORE = "logins.yaml\nlogins.yaml~\n.logins.yaml.*\n.lock\n*.mine\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +306,6 @@ class RegistryFolder:
         with self._changing(file):
             self.logins()
             self._write(file, changed_text(self._text(file) or "", {camera: plain}))
-            file.chmod(PRIVATE)
 
     def text(self, file: Path) -> tuple[str, str]:
         """A file's text, checked or not, and its etag; both empty where there is none.
@@ -437,8 +436,9 @@ class RegistryFolder:
                 make_private_folder(self.path)
             file.parent.mkdir(exist_ok=True)
             ignore = self.path / ".gitignore"
-            if not ignore.exists():
-                write_atomically(ignore, _GITIGNORE)
+            written = ignore.read_text() if ignore.exists() else ""
+            if "logins.yaml" not in written:  # one that names it says what somebody wants
+                write_atomically(ignore, f"{written.rstrip()}\n{_GITIGNORE}".lstrip())
             with hold_lock(self.path / ".lock"):
                 yield
         except OSError as error:
@@ -447,7 +447,8 @@ class RegistryFolder:
             ) from error
 
     def _write(self, file: Path, text: str) -> None:
-        mode = file.stat().st_mode & 0o777 if file.exists() else PRIVATE
+        is_secret = file == self.logins_file or not file.exists()
+        mode = PRIVATE if is_secret else file.stat().st_mode & 0o777
         write_atomically(file, text)
         file.chmod(mode)
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 from broker import Bus, Figures, Topic
 from broker.messages import CameraDocument, NodeDocument, RegistryIndex
@@ -18,13 +20,14 @@ from broker.topics import REGISTRY_CAMERA, REGISTRY_INDEX, REGISTRY_NODE
 from config import BadPayloadError, Clock, ConfigError, PermanentError, SystemClock, TransientError, get_logger
 from config.files import make_private_folder
 from config.logins import logins_file, read_logins, write_logins
+from config.registry import CameraEntry, NodeEntry
 from config.settings import Settings
 from config.supervise import Supervised
 from fleet.desk import Order
 from fleet.registry.compare import compare
 from fleet.registry.documents import camera_changes, camera_document, node_document, says_the_same
 from fleet.registry.facts import Facts
-from fleet.registry.folder import Registry, RegistryFolder, Trouble
+from fleet.registry.folder import Held, Registry, RegistryFolder, Trouble
 from fleet.registry.published import Published
 
 __all__ = ["Publisher"]
@@ -32,9 +35,12 @@ __all__ = ["Publisher"]
 _LOOK_EVERY_S = 1.0
 _AGAIN_S = 5.0
 """A document that does not come back from the broker is published again."""
+_GONE_S = 0.5
+"""For so long a file must be away, or empty, before that counts: editors and git replace one by way of neither."""
 
 
 Document = CameraDocument | NodeDocument
+E = TypeVar("E", CameraEntry, NodeEntry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,7 @@ class Publisher:
         self._callbacks: list[Callable[[Registry], None]] = []
         self._told: dict[str, str] = {}
         self._broken: set[str] = set()
+        self._away_s: dict[Path, float] = {}
         self._sent: dict[str, _Sent] = {}
         self._settled = False
         self._version = -1
@@ -154,7 +161,7 @@ class Publisher:
 
     def _look_and_wait(self) -> None:
         self.look()
-        self._wake.wait(_LOOK_EVERY_S)
+        self._wake.wait(_GONE_S if self._away_s else _LOOK_EVERY_S)
         self._wake.clear()
 
     def _order_sync(self, _arguments: Mapping[str, str]) -> Mapping[str, str]:
@@ -194,8 +201,22 @@ class Publisher:
                 nodes[trouble.name] = before.nodes[trouble.name]
             elif trouble.kind == "site":
                 site = before.site
+        self._keep_away(before.cameras, cameras)
+        self._keep_away(before.nodes, nodes)
         self._registry = Registry(cameras, nodes, site, read.troubles)
         return self._registry != before
+
+    def _keep_away(self, before: Mapping[str, Held[E]], read: dict[str, Held[E]]) -> None:
+        """What files said that are away or empty, but only just: it holds until they are so for longer."""
+        now_s = self._clock.monotonic_s()
+        for name, held in before.items():
+            found = read.get(name)
+            if found is not None and (found.text.strip() or not held.text.strip()):
+                self._away_s.pop(held.file, None)
+            elif now_s - self._away_s.setdefault(held.file, now_s) < _GONE_S:
+                read[name] = held
+            else:
+                del self._away_s[held.file]
 
     def _tell_troubles(self, troubles: tuple[Trouble, ...]) -> None:
         broken = {str(trouble.file): str(trouble.error) for trouble in troubles}
@@ -236,6 +257,8 @@ class Publisher:
     def _take_others(self) -> bool:
         """Write into the folder what others have said of cameras; whether anything was."""
         taken = False
+        if self.facts.take_kept():
+            self._log.error("registry.another", registry=str(self.folder.path))
         for name in self.facts.take_gone():
             if name in self._registry.cameras and name in self._published.cameras:
                 self._remove(name)
@@ -276,6 +299,7 @@ class Publisher:
 
     def _remove(self, name: str) -> None:
         self._published.keep_camera(name, None)
+        self._away_s[self.folder.camera_file(name)] = float("-inf")
         try:
             self.folder.remove_camera(name)
         except (ConfigError, PermanentError) as error:
@@ -371,6 +395,7 @@ class Publisher:
             now = self._clock.now()
             revision = max(before + 1, int(now.timestamp() * 1000))
             topic = REGISTRY_INDEX.at(self._bus.site)
+            self.facts.will_index(revision)
             self._bus.publish(topic, RegistryIndex(revision=revision, at=now, cameras=cameras, nodes=nodes))
             self._bus.disown(topic)
 

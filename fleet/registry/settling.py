@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
-from broker import listen
+from broker import Delivery, listen
+from broker.messages import NodeStatus
+from broker.topics import NODE_STATUS
 from config import SystemClock, TransientError
 from config.settings import Settings
 from fleet.registry.compare import Difference, compare
@@ -56,12 +58,20 @@ def settle(settings: Settings, *, wait_s: float = 15.0) -> list[Difference]:
 
 def _publish(settings: Settings, wait_s: float) -> tuple[list[Difference], bool]:
     bus = listen(settings, "fleet")
+    keepers: dict[str, str] = {}
+
+    def note(delivery: Delivery) -> None:
+        if isinstance(delivery.content, NodeStatus):
+            keepers[delivery.topic.params["node"]] = delivery.content.state
+
+    bus.subscribe(NODE_STATUS, note, role="fleet")
     publisher = Publisher(bus, settings)
     publisher.listen()
     bus.start()
     try:
         wait_for_broker(bus, settings)
         _wait_until(lambda: publisher.facts.complete, wait_s)
+        _leave_to_others(settings, [node for node, state in keepers.items() if state != "offline"])
         found = compare(publisher.folder.read(), publisher.facts.cameras, publisher.facts.nodes)
 
         def is_settled() -> bool:
@@ -71,6 +81,16 @@ def _publish(settings: Settings, wait_s: float) -> tuple[list[Difference], bool]
         return found, _wait_until(is_settled, wait_s)
     finally:
         bus.close()
+
+
+def _leave_to_others(settings: Settings, keepers: Sequence[str]) -> None:
+    """What one machine has no file of, it would take away from the other."""
+    others = [node for node in keepers if node != settings.node]
+    if others:
+        raise TransientError(
+            f"the registry of {settings.site} is kept by `vigil fleet` on {', '.join(others)}, not in "
+            f"{settings.fleet.registry}: give the command there, or stop that one"
+        )
 
 
 def _wait(settings: Settings, wait_s: float) -> tuple[list[Difference], bool]:

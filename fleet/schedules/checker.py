@@ -117,6 +117,14 @@ class Checker:
         self._tell(camera, settings, seen)
         return check
 
+    def forget(self, camera: str) -> None:
+        """Take back what was told of a camera that the site has no more."""
+        topic = CAMERA_CHECK.at(self._bus.site, camera=camera)
+        self._bus.publish(topic, b"")
+        self._bus.disown(topic)
+        with self._book.open() as notes:
+            notes.alarms.pop(camera, None)
+
     def take_reference(self, camera: str, label: str) -> Path:
         """Take a picture of a camera as it should be, and keep it.
 
@@ -134,11 +142,8 @@ class Checker:
         return self._references.keep(camera, label, frame)
 
     def _refuse_private(self, camera: str) -> None:
-        state = self._facts.state(camera)
-        if state is not None and state.privacy:
-            raise PermanentError("its pictures are private now: nothing is looked at")
-        if state is not None and state.mode == "off":
-            raise PermanentError("it is switched off")
+        if reason := self._facts.unseen(camera):
+            raise PermanentError(reason)
 
     def _look(self, camera: str, settings: SafetyChecks) -> _Seen:
         self._refuse_private(camera)
@@ -188,12 +193,15 @@ class Checker:
             return
         again = timedelta(hours=settings.again_hours)
         # A clock that was set back makes no escalation wait for ever.
-        if before is not None and set(failed) <= set(before.checks) and abs(now - before.at) < again:
+        is_told = before is not None and abs(now - before.at) < again
+        told = before.checks if before is not None and is_told else ()
+        if told and set(failed) <= set(told):
             return
         self._log.warning("check.failed", camera=camera, checks=failed, about=_summary(camera, seen.findings))
         if self._alarms.escalate(camera, CHECK_RULE, settings.severity, _summary(camera, seen.findings), seen.frame):
             with self._book.open() as notes:
-                notes.alarms[camera] = AlarmNote(checks=failed, at=now)
+                # All of them: one that fails in turns in two ways is not told each time.
+                notes.alarms[camera] = AlarmNote(checks=tuple(dict.fromkeys((*told, *failed))), at=now)
 
 
 def _summary(camera: str, findings: Sequence[Finding]) -> str:

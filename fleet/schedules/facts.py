@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from broker import Bus, Delivery
 from broker.messages import CameraState, MotionTrend, OpenEvents
@@ -11,7 +12,9 @@ from broker.topics import CAMERA_MOTION_OPEN, CAMERA_MOTION_TREND, CAMERA_STATE,
 
 __all__ = ["CameraFacts"]
 
-_CAMERAS_MAX = 10_000
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+_TOPICS_MAX = 20_000
 """Anybody with access to the bus may invent names."""
 
 
@@ -46,6 +49,13 @@ class CameraFacts:
         """What its node says of it; None: no node speaks of it."""
         return self._states.get(camera)
 
+    def unseen(self, camera: str) -> str:
+        """Why nobody may look at a camera now; empty where everybody may."""
+        state = self._states.get(camera)
+        if state is not None and state.privacy:
+            return "its pictures are private now: nothing is looked at"
+        return "it is switched off" if state is not None and state.mode == "off" else ""
+
     def open_events(self, camera: str) -> Iterable[str]:
         """Movements and objects that are there now."""
         with self._lock:
@@ -58,13 +68,11 @@ class CameraFacts:
     def _on_delivery(self, delivery: Delivery) -> None:
         content, camera = delivery.content, delivery.topic.camera
         with self._lock:
-            if len(self._states) >= _CAMERAS_MAX and camera not in self._states:
-                return
             match content:
                 case CameraState():
-                    self._states[camera] = content
+                    _put(self._states, camera, content)
                 case OpenEvents():
-                    self._open[delivery.topic.spec.name, camera] = content.ids
+                    _put(self._open, (delivery.topic.spec.name, camera), content.ids)
                 case None:
                     self._forget(delivery)
         if isinstance(content, MotionTrend):
@@ -75,3 +83,8 @@ class CameraFacts:
         if delivery.topic.spec is CAMERA_STATE:
             self._states.pop(delivery.topic.camera, None)
         self._open.pop((delivery.topic.spec.name, delivery.topic.camera), None)
+
+
+def _put(held: dict[_K, _V], key: _K, value: _V) -> None:
+    if key in held or len(held) < _TOPICS_MAX:
+        held[key] = value

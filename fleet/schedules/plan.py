@@ -37,8 +37,8 @@ class Due:
 
 
 def definition(schedule: Schedule, zone: tzinfo) -> str:
-    """What the times of a schedule depend on."""
-    return f"{schedule.cron or ''}|{schedule.every or ''}|{schedule.hours}|{zone}"
+    """What the times of a schedule depend on; nothing is missed of one while it is paused."""
+    return f"{schedule.cron or ''}|{schedule.every or ''}|{schedule.hours}|{zone}|{schedule.paused}"
 
 
 class _Entry:

@@ -19,6 +19,8 @@ from config.files import write_atomically
 
 __all__ = ["QuietHours"]
 
+_CAMERAS_MAX = 10_000
+"""Anybody with access to the bus may invent names."""
 _HOUR = timedelta(hours=1)
 _WATCHED_MIN_S = 900.0
 """An hour of which less was watched says little."""
@@ -53,6 +55,7 @@ class QuietHours:
         self._path = path
         self._lock = threading.Lock()
         self._log = get_logger(path=str(path))
+        self._is_new = False
         try:
             self._cameras = msgspec.json.decode(path.read_bytes(), type=dict[str, _Learned])
         except (OSError, msgspec.DecodeError, UnicodeDecodeError):
@@ -61,26 +64,34 @@ class QuietHours:
     def learn(self, trend: MotionTrend, zone: tzinfo) -> None:
         """Take in what a camera's node says of the last hours; an hour that is not over is left for later."""
         with self._lock:
+            if trend.camera not in self._cameras and len(self._cameras) >= _CAMERAS_MAX:
+                return
             learned = self._cameras.setdefault(trend.camera, _Learned())
             before = learned.until
+            if before is not None and before > trend.at:
+                learned.until = None  # by a clock that was wrong
             for hour in trend.hours:
                 over = hour.start + _HOUR <= trend.at
                 if not over or hour.watched_s < _WATCHED_MIN_S or (learned.until and hour.start <= learned.until):
                     continue
                 self._take(learned, hour.start.astimezone(zone), min(1.0, hour.moving_s / hour.watched_s))
                 learned.until = hour.start
-            if learned.until != before:
-                self._write()
+            self._is_new = self._is_new or learned.until != before
 
     def _take(self, learned: _Learned, local: datetime, share: float) -> None:
         slot = _slot(local)
         known = learned.week.get(slot)
         learned.week[slot] = share if known is None else known + _NEW_PART * (share - known)
 
-    def _write(self) -> None:
+    def save(self) -> None:
+        """Write down what was learned since the last time; not for the bus's thread, since all is written."""
+        with self._lock:
+            if not self._is_new:
+                return
+            self._is_new, content = False, msgspec.json.encode(self._cameras)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._path, msgspec.json.encode(self._cameras))
+            write_atomically(self._path, content)
         except OSError as error:
             self._log.debug("schedules.quiet_unwritten", error=str(error))
 

@@ -109,6 +109,7 @@ class Rebooter:
 
     def step(self, zone: tzinfo) -> str | None:
         """Restart at most one camera whose moment has come, and wait for it; returns its name."""
+        self._quiet.save()
         camera = self._choose(zone)
         if camera is None:
             return None
@@ -135,7 +136,7 @@ class Rebooter:
         return None
 
     def _is_good(self, camera: str, note: RebootNote, now: datetime, zone: tzinfo) -> bool:
-        if any(self._facts.open_events(camera)):
+        if any(self._facts.open_events(camera)) or self._facts.unseen(camera):
             return False
         return not note.quiet or self._quiet.is_quiet(camera, now, note.until, zone)
 
@@ -149,7 +150,7 @@ class Rebooter:
 
         Raises:
             ConfigError: the registry does not say how.
-            PermanentError: something is open there, or it refuses.
+            PermanentError: something is open there, nobody may look or touch it, or it refuses.
             TransientError: it does not answer, or has not come back; that is escalated.
         """
         entry = self._cameras().get(camera)
@@ -157,7 +158,11 @@ class Rebooter:
             raise ConfigError(
                 f"the registry has no ONVIF address of {camera}: set its device.onvif", field="device.onvif"
             )
+        if entry.excluded:
+            raise PermanentError(f"the camera {camera} is excluded: nobody touches it")
         with self._one:
+            if reason := self._facts.unseen(camera):
+                raise PermanentError(f"{reason}, so nobody could tell whether it comes back")
             if any(self._facts.open_events(camera)):
                 raise PermanentError(f"something is going on before {camera}: it is not restarted now")
             self._reboot(entry.device.onvif, self._logins().get(camera))

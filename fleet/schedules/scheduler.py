@@ -11,7 +11,16 @@ from typing import Protocol
 import msgspec
 
 from broker import Bus, Figures
-from config import BadPayloadError, Clock, ConfigError, Supervised, SystemClock, VigilError, get_logger
+from config import (
+    BadPayloadError,
+    Clock,
+    ConfigError,
+    Supervised,
+    SystemClock,
+    TransientError,
+    VigilError,
+    get_logger,
+)
 from config.names import check_name
 from config.registry import CameraEntry, Login, SiteEntry
 from config.schedules import Schedule
@@ -74,6 +83,7 @@ class Scheduler:
         spawn: Callable[[Callable[[], None]], None] | None = None,
         reboot: Callable[[str, Login | None], None] = reboot_by_onvif,
     ) -> None:
+        self._bus = bus
         self._clock: Clock = clock or SystemClock()
         self._log = get_logger()
         self._stop = threading.Event()
@@ -175,16 +185,23 @@ class Scheduler:
         return self._plan.wait_s(now)
 
     def _reboot_and_wait(self) -> None:
-        if self._rebooter.step(self._zone) is None:
-            self._clock.wait(self._stop, _REBOOT_TICK_S)
+        connection = self._bus.connections
+        if self._clock.wait(self._stop, _REBOOT_TICK_S):
+            return
+        # What is open before a camera is known once a connection has brought it, and only while that holds.
+        if self._bus.connected and self._bus.connections == connection:
+            self._rebooter.step(self._zone)
 
     def _on_registry(self, registry: Registry) -> None:
         """Runs on the registry's thread."""
         with self._lock:
+            gone = self._cameras.keys() - registry.cameras.keys()
             self._cameras = {name: held.entry for name, held in registry.cameras.items()}
             site = registry.site.entry if registry.site is not None else SiteEntry()
             if site != self._site:
                 self._site, self._zone, self._changed = site, site_zone(site), True
+        for camera in gone:
+            self._checker.forget(camera)
 
     def _follow_registry(self) -> None:
         """Where the schedules were edited, follow them: one that is new, or has other times, begins with now."""
@@ -198,7 +215,7 @@ class Scheduler:
                 del notes.schedules[name]
             for name, schedule in site.schedules.items():
                 of, note = definition(schedule, zone), notes.schedules.get(name)
-                if note is None or note.of != of or schedule.paused:
+                if note is None or note.of != of:
                     notes.schedules[name] = ScheduleNote(of=of, settled=now, last=note.last if note else None)
                 elif note.last is not None and note.last.outcome == "running" and name not in self._running:
                     note.last.outcome, note.last.about = "failed", "the fleet's process ended meanwhile"
@@ -281,7 +298,12 @@ class Scheduler:
         with self._book.open() as notes:
             fresh = ScheduleNote(of=definition(schedule, self._zone), settled=now)
             notes.schedules.setdefault(name, fresh).last = RunNote(due=now, began=now)
-        return self._jobs.begin(lambda: {"about": self._run(name, schedule, asked=True)})
+        try:
+            return self._jobs.begin(lambda: {"about": self._run(name, schedule, asked=True)})
+        except TransientError as error:
+            self._running.discard(name)
+            self._end_note(name, "failed", str(error))
+            raise
 
     def _order_check(self, arguments: Mapping[str, str]) -> Mapping[str, str]:
         camera = self._known(arguments)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
-from config import PermanentError, VigilError
+from config import PermanentError, TransientError, VigilError
 from config.registry import CameraEntry
 from config.schedules import SafetyChecks, Schedule
 from fleet.schedules.checker import Checker, failures
@@ -67,6 +68,7 @@ class Tasks:
         checker: makes safety checks.
         rebooter: restarts cameras.
         cameras: what the registry says of each.
+        stop: set when the process ends: what has not begun by then is left out.
     """
 
     def __init__(
@@ -78,7 +80,9 @@ class Tasks:
         checker: Checker,
         rebooter: Rebooter,
         cameras: Callable[[], Mapping[str, CameraEntry]],
+        stop: threading.Event,
     ) -> None:
+        self._stop = stop
         self._facts = facts
         self._orders = orders
         self._photographer = photographer
@@ -97,24 +101,21 @@ class Tasks:
         """
         match run.schedule.task:
             case "snapshot":
-                return _of_each("pictures", self._seen(run), self._take)
+                return self._of_each("pictures", self._seen(run), self._take)
             case "check":
                 reason: Literal["schedule", "request"] = "request" if run.asked else "schedule"
-                return _of_each("cameras are well", self._seen(run), lambda camera: self._check(camera, reason))
+                return self._of_each("cameras are well", self._seen(run), lambda camera: self._check(camera, reason))
             case "reboot" if run.asked:
-                return _of_each("restarted", run.cameras, self._reboot, at_once=1)
+                return self._of_each("restarted", run.cameras, self._reboot, at_once=1)
             case "reboot":
                 return self._rebooter.ask(run.name, run.schedule, run.cameras)
             case "retention":
                 hours = run.schedule.keep_hours or 0.0
-                return _of_each("looked through", run.cameras, lambda camera: self._expire(camera, hours))
+                return self._of_each("looked through", run.cameras, lambda camera: self._expire(camera, hours))
 
     def _seen(self, run: Run) -> list[str]:
         """Without those that nobody may look at now, or that are off."""
-        states = {camera: self._facts.state(camera) for camera in run.cameras}
-        return [
-            camera for camera, state in states.items() if state is None or not (state.privacy or state.mode == "off")
-        ]
+        return [camera for camera in run.cameras if not self._facts.unseen(camera)]
 
     def _take(self, camera: str) -> str:
         self._photographer.take(camera, _PICTURE_WAIT_S)
@@ -134,26 +135,29 @@ class Tasks:
         reply = self._orders.set(camera, "retention", f"{keep_hours:g}", _RETENTION_WAIT_S)
         return f"{camera} {reply.result.get('deleted', '0')} deleted"
 
+    def _of_each(
+        self, done: str, cameras: Sequence[str], work: Callable[[str], str], *, at_once: int = _AT_ONCE
+    ) -> str:
+        """Do something with each camera, whatever the trouble of one.
 
-def _of_each(done: str, cameras: Sequence[str], work: Callable[[str], str], *, at_once: int = _AT_ONCE) -> str:
-    """Do something with each camera, whatever the trouble of one.
+        Raises:
+            PermanentError: it could not be done with some; all others are done.
+        """
+        told: list[str] = []
+        troubles: list[str] = []
 
-    Raises:
-        PermanentError: it could not be done with some; all others are done.
-    """
-    told: list[str] = []
-    troubles: list[str] = []
+        def one(camera: str) -> None:
+            try:
+                if self._stop.is_set():
+                    raise TransientError("the fleet's process ends")
+                told.append(work(camera))
+            except VigilError as error:
+                troubles.append(f"{camera}: {error}")
 
-    def one(camera: str) -> None:
-        try:
-            told.append(work(camera))
-        except VigilError as error:
-            troubles.append(f"{camera}: {error}")
-
-    with ThreadPoolExecutor(at_once, thread_name_prefix="schedules") as pool:
-        list(pool.map(one, cameras))
-    words = ", ".join(text for text in sorted(told) if text)
-    summary = f"{len(told)} {done}" + (f": {words}" if words else "")
-    if troubles:
-        raise PermanentError(f"{summary}; not {'; '.join(sorted(troubles))}")
-    return summary
+        with ThreadPoolExecutor(at_once, thread_name_prefix="schedules") as pool:
+            list(pool.map(one, cameras))
+        words = ", ".join(text for text in sorted(told) if text)
+        summary = f"{len(told)} {done}" + (f": {words}" if words else "")
+        if troubles:
+            raise PermanentError(f"{summary}; not {'; '.join(sorted(troubles))}")
+        return summary

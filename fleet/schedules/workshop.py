@@ -100,6 +100,7 @@ class Workshop:
             checker=self.checker,
             rebooter=self.rebooter,
             cameras=cameras,
+            stop=stop,
         )
 
     def start(self) -> None:

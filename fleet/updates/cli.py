@@ -37,7 +37,9 @@ def _check_nodes(context: click.Context, parameter: click.Parameter, values: Seq
 @click.command()
 @click.argument("nodes", metavar="[NAME]...", nargs=-1, callback=_check_nodes)
 @click.option("--all", "every", is_flag=True, help="Every node of the site that answers.")
-@click.option("--version", "version", metavar="VERSION", required=True, help="Such as 0.2.0.")
+@click.option(
+    "--version", "version", metavar="VERSION", required=True, help="Of Vigil, that they are to run, such as 0.2.0."
+)
 @click.option(
     "--bundle", "bundles", metavar="FILE", multiple=True, type=_FILE, help="Offer this file first; may be given again."
 )
@@ -63,7 +65,8 @@ def update(
     everything that ran before runs again within its time (`fleet.trial_s`). Then its cameras must be online again, or
     it is told to go back. What is raised meanwhile waits on the node's disk.
 
-    Which version a node is to run stands in its file in the registry. A node that is away changes when it comes back.
+    Which version a node is to run stands in its file in the registry. A node that does not answer is left out; with
+    `version` in its file it changes when it comes back.
 
     \b
     Examples:

@@ -26,6 +26,7 @@ __all__ = ["Failure", "Installed", "Trial", "installed_here"]
 
 _VARIABLE = "VIGIL_INSTALLED"
 _READABLE = 0o644
+_RUNNABLE = 0o755
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +109,7 @@ class Installed:
         trial = self.trial
         launcher = self.home / "versions" / self.version / "launch"
         if launcher.is_file():
-            draft = self.home / ".launch.new"
-            shutil.copyfile(launcher, draft)
-            draft.chmod(0o755)
-            move_into_place(draft, self.home / "launch")
+            self._take_launcher(launcher.read_bytes())
         (self.home / "trial").unlink(missing_ok=True)
         if trial is not None:
             self._prune({trial.version, trial.previous})
@@ -127,6 +125,19 @@ class Installed:
         lines = _read(self.home / "failed")
         return Failure(lines["version"], lines.get("reason", "")) if "version" in lines else None
 
+    def remove(self, version: str) -> None:
+        """Take a version away; one of which a power cut leaves a part is not there (`has`)."""
+        place = self.home / "versions" / version
+        (place / "complete").unlink(missing_ok=True)
+        shutil.rmtree(place, ignore_errors=True)
+
+    def _take_launcher(self, content: bytes) -> None:
+        # On disk before it has its name: with an empty one the node would never start again.
+        draft = self.home / ".launch.new"
+        write_atomically(draft, content, mode=_RUNNABLE)
+        draft.chmod(_RUNNABLE)  # whatever the umask took away
+        move_into_place(draft, self.home / "launch")
+
     def _switch(self, version: str) -> None:
         draft = self.home / ".current.new"
         draft.unlink(missing_ok=True)
@@ -136,7 +147,7 @@ class Installed:
     def _prune(self, kept: set[str]) -> None:
         for place in (self.home / "versions").iterdir():
             if place.is_dir() and place.name not in kept:
-                shutil.rmtree(place, ignore_errors=True)
+                self.remove(place.name)
 
 
 def installed_here(environment: Mapping[str, str] = os.environ) -> Installed | None:

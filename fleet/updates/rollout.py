@@ -68,14 +68,15 @@ class Rollout:
             TransientError: nothing was heard of it in time.
         """
         before = self._roll.reports[node]
-        if before.version == version and (before.update is None or before.update.state == "done"):
+        if before.version == version and (before.update is None or before.update.state != "trying"):
+            self._write(node, version)  # its file may ask for one that it could not take
             self._tell(f"{told} {node}: runs {version} already")
             return
         online = self._online(node)
         asked_at = before.at
         self._write(node, version)
         # It may have refused this version before, and would not try it again by itself.
-        self._asker.order(node, AGENT, "update", {}, _ORDER_S)
+        self._asker.order(node, AGENT, "update", {"version": version}, _ORDER_S)
         self._follow(node, version, asked_at, told)
         lost = self._wait_online(online)
         if lost:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from broker.members import PERSON_CERTIFICATE
 from broker.messages import NodeDocument, NodeProblem, UpdateReport, UpdateState
 from config import BadPayloadError, PermanentError, Supervised, TransientError, VigilError, get_logger
 from config.clock import Clock, SystemClock
-from config.files import write_atomically
+from config.files import move_into_place, write_atomically
 from config.settings import Settings
 from fleet.agent.agent import Agent
 from fleet.bundle.manifest import INSTALLER, Manifest
@@ -33,6 +34,8 @@ _AGAIN_S = 30.0
 _STEADY_S = 20.0
 """For so long everything must run on end before a version has passed; of a short window, a third."""
 _INSTALL_S = 3600.0
+_SPARE_BYTES = 200_000_000
+"""Left free on the node's disk beside a bundle that is fetched."""
 
 
 class Updater:
@@ -75,7 +78,7 @@ class Updater:
 
     @property
     def orders(self) -> Mapping[str, Order]:
-        """``update``: try the version of the document again."""
+        """``update``: try a version (``version``; default that of the document) again, once it is asked for."""
         return {"update": self._try_again}
 
     def start(self) -> None:
@@ -103,16 +106,15 @@ class Updater:
         self._wanted = "" if document is None else document.version
         self._due.set()
 
-    def _try_again(self, _arguments: Mapping[str, str]) -> Mapping[str, str]:
-        if self._installed is None or not self._wanted:
-            raise BadPayloadError(
-                "version: nobody asks this node for one"
-                if self._installed is not None
-                else "this Vigil was not installed from a bundle, so it cannot change its version itself"
-            )
-        self._report = None
+    def _try_again(self, arguments: Mapping[str, str]) -> Mapping[str, str]:
+        if self._installed is None:
+            raise BadPayloadError("this Vigil was not installed from a bundle, so it cannot change its version itself")
+        # The order may overtake the document, for which the agent has a thread of its own.
+        version = arguments.get("version", self._wanted)
+        if self._report is not None and self._report.version == version:
+            self._report = None
         self._due.set()
-        return {"version": self._wanted}
+        return {"version": version}
 
     # --- the updater's own thread -------------------------------------------------------------------------------
 
@@ -142,6 +144,8 @@ class Updater:
     def _change(self, installed: Installed, version: str) -> bool:
         """Fetch, check and install a version, and have it tried; False: later again."""
         try:
+            if installed.failure is not None and installed.failure.version == version:
+                installed.remove(version)  # it may have been damaged here, or be built anew
             if not installed.has(version):
                 self._install(installed, self._fetched(version), version)
             self._switch(installed, version)
@@ -172,11 +176,28 @@ class Updater:
                 f"put {name} into {self._folder}, and order it again with `vigil node update`"
             )
         part = path.with_name(f"{name}.part")
-        with part.open("ab") as out:
-            address = AuthorityAddress.of(self._identity)
-            fetch_file(address, self._identity.ca.read_bytes(), credentials, f"{BUNDLES_PATH}{name}", out)
-        part.replace(path)
+        for left in set(self._folder.glob("*.part")) - {part}:
+            left.unlink()  # of a version that nobody asks for any more
+        address, authority = AuthorityAddress.of(self._identity), self._identity.ca.read_bytes()
+        try:
+            with part.open("ab") as out:
+                fetch_file(address, authority, credentials, f"{BUNDLES_PATH}{name}", out, told=self._check_room)
+                out.flush()
+                os.fsync(out.fileno())
+        except PermanentError:
+            part.unlink()
+            raise
+        move_into_place(part, path)
         return path
+
+    def _check_room(self, done: int, whole: int) -> None:
+        """Events are kept on the same disk, and go before versions."""
+        free = shutil.disk_usage(self._folder).free
+        if free < whole - done + _SPARE_BYTES:
+            raise PermanentError(
+                f"{self._folder} has {free // 1_000_000} MB free, too few for a bundle of {whole // 1_000_000} MB: "
+                "make room, and order it again with `vigil node update`"
+            )
 
     def _install(self, installed: Installed, bundle: Path, version: str) -> None:
         from fleet.bundle.verify import unpack_bundle, verify_bundle
@@ -233,7 +254,9 @@ class Updater:
     def _tell_outcome(self, installed: Installed) -> None:
         """What became of a trial while this process was not there."""
         report, failure = self._report, installed.failure
-        if failure is not None and (report is None or (report.version, report.state) == (failure.version, "trying")):
+        is_untold = report is None or failure is None or (report.version, report.state) == (failure.version, "trying")
+        # A launcher whose power was cut has said so, and has not yet gone back.
+        if failure is not None and failure.version != installed.version and is_untold:
             self._log.error("update.rolled_back", version=failure.version, reason=failure.reason)
             self._tell("rolled-back", failure.version, previous=installed.version, error=failure.reason)
         elif report is not None and report.state == "trying" and installed.trial is None:
@@ -291,7 +314,10 @@ def _run_installer(unpacked: Path, home: Path) -> None:
     """The bundle's own installer, with the system's Python: it stands alone."""
     python = Path(sys.base_prefix) / "bin" / "python3"
     command = [str(python), str(unpacked / INSTALLER), "install", str(unpacked), "--home", str(home)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_INSTALL_S)
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_INSTALL_S)
+    except subprocess.TimeoutExpired as error:
+        raise PermanentError(f"the installer was not done within {_INSTALL_S / 3600:.0f} h") from error
     if run.returncode:
         raise PermanentError((run.stderr or run.stdout).strip()[-2000:] or f"the installer ended with {run.returncode}")
 

@@ -150,6 +150,9 @@ def test_a_node_runs_what_its_document_asks_and_says_what_it_cannot(site: Site) 
         assert site.order("drain") == {"state": "draining"}
         drained = site.wait(lambda report: report.state == "drained", "a drained node")
         assert drained.roles["edge"] == RoleReport(state="stopped", restarts=drained.roles["edge"].restarts)
+        # Another word of the site that says nothing of it, as after a broker that has lost everything.
+        revision = site.ask_for(roles={"edge": 1}, settings={"edge": {"stall_timeout_s": 7}})
+        assert site.wait(lambda report: report.revision == revision, "the same again").state == "drained"
         site.order("resume")
         site.wait(lambda report: report.roles["edge"].pid is not None, "the edge after the rest")
 

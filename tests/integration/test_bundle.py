@@ -356,6 +356,8 @@ def test_a_first_boot_survives_a_power_cut_and_waits_for_the_authority(
     assert "is taken away: it was not finished" in output
     assert site.token not in node.told() + output
     assert not (node.card / "token").exists()
+    assert not (node.card / "vigil.yaml").exists(), "everybody on the node can read the card"
+    assert (node.root / "etc/vigil/vigil.yaml").stat().st_mode & 0o777 == 0o640
     assert (node.root / "var/lib/vigil/identity/edge.crt").is_file()
     units = node.root / "etc/systemd/system"
     assert (units / "multi-user.target.wants/vigil-node.service").is_symlink()
@@ -446,6 +448,27 @@ def test_a_used_token_ends_the_first_boot_with_its_cure_and_a_new_one_goes_on(
     (node.card / "token").write_text(f"{site.token}\r\n")  # as Notepad writes it
     assert node.boot(VIGIL_FIRSTBOOT_CLOCK_S="0") == 0
     assert "DONE" in node.told().splitlines()[-1]
+
+
+@pytest.mark.parametrize(("is_complete", "times"), [(False, 5), (True, 3)])
+def test_what_comes_over_the_network_is_waited_for_and_the_card_says_so(
+    built: Built, site: Site, tmp_path: Path, *, is_complete: bool, times: int
+) -> None:
+    node = Machine(tmp_path, built, f"127.0.0.1:{site.port}", site.token)
+    assert node.boot("install") == 0
+    state = node.root / "var/lib/vigil-firstboot"
+    (state / "done.bundle").touch()
+    (state / "bundle").mkdir()
+    (state / "bundle/manifest.json").write_text(json.dumps({"packages": [], "is_complete": is_complete}, indent=1))
+    tried = tmp_path / "tried"
+    (state / "bundle/install.py").write_text(
+        f"open({str(tried)!r}, 'a').write('x')\nraise SystemExit('no index there')\n"
+    )
+    assert node.boot(VIGIL_FIRSTBOOT_PAUSE_S="0", VIGIL_FIRSTBOOT_TRIES="5") == 1
+    assert len(tried.read_text()) == times
+    assert node.told().count("is tried again and again: ") == 1
+    assert "no index there" in node.told()
+    assert "FAILED at install" in node.told().splitlines()[-1]
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="no shellcheck: sudo apt-get install shellcheck")

@@ -24,6 +24,7 @@ from broker.members import CaFolder
 from config.errors import PermanentError, TransientError
 from config.settings import BrokerSettings
 from console.cli import cli
+from fleet.bundle.verify import read_manifest
 from fleet.enrolment.client import AuthorityAddress, join
 from fleet.enrolment.server import EnrolmentServer
 from fleet.enrolment.token import JoinToken
@@ -190,6 +191,19 @@ def test_an_image_of_the_network_is_unpacked_as_it_comes_and_checked(bench: Benc
         done = bench.flash(url, "--sha256", right)
     assert done.exit_code == 0, f"{done.exception} {done.output}"
     assert "SHA-256 checked" in done.output
+
+
+def test_the_first_trixie_gets_what_its_own_python_takes(bench: Bench, tmp_path: Path) -> None:
+    done = bench.flash(bench.image(PLAIN), "--format", "firstrun")
+    assert done.exit_code == 0, f"{done.exception} {done.output}"
+    (tmp_path / "card.tar").write_bytes(read_fat_file(bench.out, "vigil/bundle.tar"))
+    assert read_manifest(tmp_path / "card.tar").family == "trixie"
+
+
+def test_a_system_of_32_bits_is_refused_also_without_a_bundle(bench: Bench, tmp_path: Path) -> None:
+    image = bench.image().rename(tmp_path / "2025-12-04-raspios-trixie-armhf-lite.img")
+    assert "32-bit system" in refusal(bench.flash(image))
+    assert not bench.is_invited
 
 
 def test_an_image_that_is_not_whole_or_of_another_kind_is_refused(bench: Bench, tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import ssl
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self
@@ -26,6 +28,7 @@ from config.settings import BusSettings, Settings
 from config.sources import load_settings
 from fleet.desk import Desk
 from fleet.nodes.adoption import wait_adopted
+from fleet.nodes.handover import ADOPT_PATH
 from fleet.nodes.keeper import NodeKeeper
 from fleet.nodes.place import read_place
 from fleet.registry.publisher import Publisher
@@ -267,6 +270,11 @@ def test_what_cannot_be_done_is_told(site: Site, command: Sequence[str], status:
     assert (done.status, words in done.errors) == (status, True), done
 
 
+def dismissed(hub: Settings) -> dict[str, list[str]]:
+    """The nodes whose file was taken away, and their certificates."""
+    return dict(json.loads((hub.state_dir / "fleet" / "nodes.json").read_text())["dismissed"])
+
+
 def test_an_enrolled_node_is_accepted_by_itself_with_its_own_topics_only(tmp_path: Path) -> None:
     site = Population(tmp_path)
     site.authority()
@@ -312,6 +320,28 @@ def test_an_enrolled_node_is_accepted_by_itself_with_its_own_topics_only(tmp_pat
         with Machine(load_settings(Path(porch_file[1]))) as porch:
             porch.report("greeting")
             wait_until(file.exists, what="a file of the node that has come back")
+            # Nobody comes back by renewing.
+            wait_until(lambda: "porch" not in dismissed(hub), what="a node that is in the registry")
+            file.unlink()
+            wait_until(lambda: "porch" in dismissed(hub), what="a node that is gone")
+            assert vigil(*porch_file, "renew").status == 0
+            member = site.authority().roster().member("porch")
+            assert member is not None
+            serials = {one.serial for one in member.in_force(datetime.now(UTC))}
+            porch.report("greeting")
+            wait_until(lambda: serials <= set(dismissed(hub).get("porch", ())), what="a node that stays gone")
+            assert not file.exists()
+
+
+def status_of_handover(port: int, *, length: str) -> int:
+    """What the door of a machine that waits says to a request that announces so many bytes, and sends none."""
+    tls = ssl.create_default_context()
+    tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    with closing(http.client.HTTPSConnection("127.0.0.1", port, timeout=20, context=tls)) as connection:
+        connection.putrequest("POST", ADOPT_PATH)
+        connection.putheader("Content-Length", length)
+        connection.endheaders()
+        return connection.getresponse().status
 
 
 def test_a_machine_that_waits_is_adopted_once(site: Site, tmp_path: Path) -> None:
@@ -333,6 +363,7 @@ def test_a_machine_that_waits_is_adopted_once(site: Site, tmp_path: Path) -> Non
         wrong = site.vigil("adopt", *at, "--code", "AAAA-BBBB-CCCC-DDDD")
         assert (wrong.status, "cannot prove" in wrong.errors) == (1, True), wrong
         assert not authority.roster().members
+        assert status_of_handover(int(told["port"]), length="0000000009999999") == 404, "nobody waits for so much"
         done = site.vigil("adopt", *at, "--role", "edge", "--role", "detector=2", "--yes")
         assert done.status == 0, done
         thread.join(30)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections.abc import Iterator
-from http.server import HTTPServer, SimpleHTTPRequestHandler
+from http.server import BaseHTTPRequestHandler, HTTPServer, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from click.testing import CliRunner, Result
@@ -23,18 +25,19 @@ from tests.support.ports import free_port
 
 HOST = "127.0.0.1"
 LOGIN = Login(username="admin", password="correct horse")
-YARD, OPEN, BASIC, NEW, TO_SET = range(5)
+YARD, OPEN, BASIC, NEW, TO_SET, FILE = range(6)
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnvifSite]:
-    """Two hours behind and 15 fps at most; without a login; one that is odd; a new one; one to be set."""
+    """Two hours behind and 15 fps at most; without a login; odd; new; to be set; and one that names a file."""
     plans = [
         CameraPlan(HOST, ahead_s=-7200, fps_max=15),
         CameraPlan(HOST, login=None, snapshot="none", mac="00:00:00:00:00:00"),
         CameraPlan(HOST, snapshot="basic", says_host="192.0.2.1"),
         CameraPlan(HOST, over_http=True),
         CameraPlan(HOST, ahead_s=-7200, fps_max=15),
+        CameraPlan(HOST, main="file:///etc/passwd"),
     ]
     with OnvifSite(tmp_path_factory.mktemp("onvif"), plans) as started:
         yield started
@@ -101,6 +104,71 @@ def test_a_web_server_is_no_camera() -> None:
         finally:
             server.shutdown()
             thread.join()
+
+
+class Hostile(BaseHTTPRequestHandler):
+    """Whatever it is asked, it does what its path says."""
+
+    protocol_version = "HTTP/1.1"
+    asked: ClassVar[list[str]] = []
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.asked.append(self.path)
+        self.close_connection = True
+        if self.path == "/away":
+            self.send_response(307)
+            self.send_header("Location", f"http://localhost:{self.headers['Host'].rpartition(':')[2]}/elsewhere")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        elif self.path == "/nonsense":
+            self._say(NONSENSE.encode())
+        else:
+            self._say(b"<a>" + b"x" * 9_000_000)
+
+    def _say(self, content: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/soap+xml")
+        self.end_headers()  # no length: it ends when it ends
+        with contextlib.suppress(OSError):  # whoever has had enough hangs up
+            self.wfile.write(content)
+
+
+NONSENSE = (
+    '<s:Envelope xmlns:s="http://www.w3.org/2003/05/soap-envelope" xmlns:tt="http://www.onvif.org/ver10/schema" '
+    'xmlns:tds="http://www.onvif.org/ver10/device/wsdl"><s:Body><tds:GetSystemDateAndTimeResponse>'
+    "<tds:SystemDateAndTime><tt:DateTimeType>Manual</tt:DateTimeType><tt:DaylightSavings>false</tt:DaylightSavings>"
+    "<tt:UTCDateTime><tt:Time><tt:Hour>x</tt:Hour><tt:Minute>0</tt:Minute><tt:Second>0</tt:Second></tt:Time>"
+    "<tt:Date><tt:Year>x</tt:Year><tt:Month>1</tt:Month><tt:Day>1</tt:Day></tt:Date></tt:UTCDateTime>"
+    "</tds:SystemDateAndTime></tds:GetSystemDateAndTimeResponse></s:Body></s:Envelope>"
+)
+
+
+def test_a_hostile_camera_is_one_trouble_and_no_more() -> None:
+    with ThreadingHTTPServer((HOST, 0), Hostile) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            where = f"http://{HOST}:{server.server_port}"
+            with pytest.raises(TransientError, match="larger than 8 MB"):
+                OnvifCamera(f"{where}/endless", LOGIN).describe()
+            with pytest.raises(TransientError, match="to another host"):
+                OnvifCamera(f"{where}/away", LOGIN).describe()
+            assert "/elsewhere" not in Hostile.asked
+            with pytest.raises(NoOnvifError, match="makes no sense"):
+                OnvifCamera(f"{where}/nonsense", LOGIN).describe()
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_stream_is_never_a_file_of_this_machine(site: OnvifSite) -> None:
+    with pytest.raises(NoOnvifError, match="not RTSP"):
+        OnvifCamera(site.address(FILE), LOGIN).streams()
 
 
 def test_a_scan_finds_what_is_on_a_port_that_was_named(site: OnvifSite) -> None:

@@ -142,6 +142,20 @@ def test_the_fleets_process_publishes_what_is_edited_by_hand(site: Site) -> None
         assert site.documents == {}
 
 
+def test_a_second_registry_on_the_bus_is_refused_and_takes_nothing_away(site: Site, tmp_path: Path) -> None:
+    site.add_yard()
+    elsewhere = ("--node", "laptop", "--state", str(tmp_path / "laptop"))
+    other = tmp_path / "other.yaml"
+    other.write_text(f"site: home\nfleet: {{registry: {tmp_path / 'other'}}}\n")
+    with site.fleet():
+        wait_until(lambda: site.vigil("registry", "diff").exit_code == 0, what="a fleet that says what the folder says")
+        flags = ["--config", str(other), "--bus", site.url, *elsewhere]
+        done = CliRunner().invoke(cli, [*flags, "camera", "add", "stray", "rtsp://10.0.0.8/s1"])
+        assert "is kept by `vigil fleet` on hub" in done.output, done.output
+    assert site.documents.keys() == {"yard"}
+    assert site.camera("yard").exists()
+
+
 def test_without_a_broker_the_files_are_changed_and_listed(site: Site) -> None:
     done = site.vigil("camera", "add", "yard", "rtsp://10.0.0.7/s1", away=True)
     assert done.exit_code == 0

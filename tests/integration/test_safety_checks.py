@@ -95,7 +95,7 @@ class Node:
         self.escalations: list[Escalation] = []
         self.manifests: list[ModelManifest] = []
         self.checks: list[CameraCheck] = []
-        self.fleet_is_there = False
+        self.fleet_is_there = self.check_is_cleared = False
         self.bus.subscribe(CAMERA_SET, self._on_order)
         self.bus.subscribe(CAMERA_ESCALATION, self._on_message)
         self.bus.subscribe(MODEL, self._on_message)
@@ -141,6 +141,7 @@ class Node:
             self.fleet_is_there = delivery.content.state == "online"
         if isinstance(delivery.content, CameraCheck):
             self.checks.append(delivery.content)
+        self.check_is_cleared = delivery.topic.spec is CAMERA_CHECK and not delivery.payload
         if isinstance(delivery.content, ModelManifest):
             self.manifests.append(delivery.content)
 
@@ -239,6 +240,8 @@ def test_a_camera_is_checked_against_its_reference_and_what_fails_is_escalated_o
     assert checked(fleet) == (1, ["frozen"])
     wait_until(lambda: len(node.escalations) == 4, what="four escalations")
     assert checked(fleet) == (1, ["frozen"])
+    node.shows = [TROUBLES["lens cap"][1](picture(5.0), rng)]
+    assert "black" in checked(fleet)[1]  # told before, though something else failed in between
     assert len(node.escalations) == 4
     assert all(one.evidence and one.rule == "safety-check" and not one.drill for one in node.escalations)
     shown = Image.open(io.BytesIO(node.escalations[0].evidence[0].data))
@@ -256,6 +259,8 @@ def test_no_picture_and_no_right_to_one_are_told_apart(node: Node, fleet: Fleet,
     wait_until(lambda: "private" in fleet.ask("camera", "check", "yard").output, what="the word that it is private")
     assert len(node.escalations) == 1
     assert "there is no camera 'nowhere'" in str(fleet.ask("camera", "check", "nowhere").exception)
+    (settings.fleet.registry / "cameras" / "yard.yaml").unlink()
+    wait_until(lambda: node.check_is_cleared, what="the end of the check of a camera that is no more")
 
 
 def test_a_camera_is_restarted_when_nothing_moves_and_must_come_back(node: Node, fleet: Fleet) -> None:
@@ -263,6 +268,10 @@ def test_a_camera_is_restarted_when_nothing_moves_and_must_come_back(node: Node,
     wait_until(lambda: "something is going on" in str(fleet.ask("schedule", "run", "restarts").exception))
     assert not fleet.rebooted
     node.open()
+    node.bus.publish(CAMERA_STATE.at("home", camera="yard"), camera_state(node="porch", privacy=True))
+    wait_until(lambda: "private" in str(fleet.ask("schedule", "run", "restarts").exception), what="the refusal")
+    assert not fleet.rebooted
+    node.bus.publish(CAMERA_STATE.at("home", camera="yard"), camera_state(node="porch"))
     wait_until(lambda: fleet.ask("schedule", "run", "restarts").exit_code == 0, what="the restart")
     assert fleet.rebooted == ["http://127.0.0.1:9/onvif/device_service"]
     assert not node.escalations

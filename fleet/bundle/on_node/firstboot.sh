@@ -187,6 +187,8 @@ retry() { # TIMES COMMAND...: with longer and longer pauses, until it works or w
     shift
     until "$@"; do
         [ "$times" -gt 0 ] && [ "$count" -ge "$times" ] && return 1
+        # Whoever reads the card sees what it waits for.
+        [ "$count" -gt 1 ] || say "it did not work, and is tried again and again: $(last_words)"
         count=$((count + 1))
         sleep "$wait_s"
         wait_s=$(longer "$wait_s")
@@ -207,12 +209,15 @@ make_user() {
     chmod 700 "$root/var/lib/vigil"
 }
 
+is_complete() { grep -q '"is_complete": *true' "$state/bundle/manifest.json"; }
+
 install_vigil() {
+    local times=3
     [ -e "$state/bundle/manifest.json" ] || [ -x "$home/launch" ] ||
         fail install "there is no bundle on the card" "install Vigil by hand in $home, then: systemctl start $unit"
     [ -e "$state/bundle/manifest.json" ] || return 0
-    # A bundle that is not complete needs the network, which may just be coming up.
-    if ! retry 3 logged python3 "$state/bundle/install.py" install "$state/bundle" --root "${root:-/}" --activate; then
+    is_complete || times=$tries # what is not in it comes over the network, which may be away for long
+    if ! retry "$times" logged python3 "$state/bundle/install.py" install "$state/bundle" --root "${root:-/}" --activate; then
         rm -f "$state/done.bundle" # the next boot unpacks it again: a power cut may have damaged files
         fail install "$(last_words)" "start the node again; if that does not help, build the bundle again and write the card anew"
     fi
@@ -222,8 +227,11 @@ install_vigil() {
 write_settings() {
     mkdir -p "$root/etc/vigil"
     # A person's own changes stay.
-    [ -e "$settings" ] || { cp "$card/vigil.yaml" "$settings.new" && mv "$settings.new" "$settings"; }
-    # It may name cameras with their passwords.
+    if [ ! -e "$settings" ]; then
+        # It may name cameras with their passwords.
+        { install -m 640 "$card/vigil.yaml" "$settings.new" && mv "$settings.new" "$settings"; } 2>>"$output" ||
+            fail settings "$(last_words)" "write the card anew"
+    fi
     chown root:vigil "$root/etc/vigil" "$settings"
     chmod 750 "$root/etc/vigil"
     chmod 640 "$settings"
@@ -261,10 +269,14 @@ join_site() {
     say "enrolled as $(fact NODE)"
 }
 
-erase_token() { # it is used; what is below a card's own memory management is out of reach
-    [ -e "$card/token" ] || return 0
-    head -c "$(wc -c <"$card/token")" /dev/zero | dd of="$card/token" conv=notrunc,fsync 2>/dev/null
-    rm -f "$card/token"
+# They are used, and everybody on the node can read the card. What is below its own memory management is out of reach.
+erase_secrets() {
+    local file
+    for file in "$card/token" "$card/vigil.yaml"; do
+        [ -e "$file" ] || continue
+        head -c "$(wc -c <"$file")" /dev/zero | dd of="$file" conv=notrunc,fsync 2>/dev/null
+        rm -f "$file"
+    done
     sync
 }
 
@@ -295,7 +307,7 @@ run_all() {
     step install install_vigil
     step settings write_settings
     step enrolment join_site
-    step token erase_token
+    step secrets erase_secrets
     step service start_service
     rm -rf "$state/bundle"
     mark_done all

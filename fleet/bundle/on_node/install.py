@@ -277,6 +277,7 @@ def _activate(home: Path, target: Path, launcher: Path) -> None:
     new = home / ".launch.new"
     shutil.copyfile(launcher, new)
     new.chmod(0o755)
+    os.sync()  # with an empty one, nothing starts any more
     new.replace(home / "launch")
     draft = home / ".current.new"
     draft.unlink(missing_ok=True)

@@ -31,7 +31,7 @@ from fleet.discovery.proposals import propose
 from fleet.discovery.scan import Scanned, check_network, count_hosts
 from fleet.discovery.setup import differences, needed
 from fleet.discovery.sightings import Sighting, merge
-from fleet.discovery.wsdiscovery import Answer, parse_answers
+from fleet.discovery.wsdiscovery import Answer, note_answers, parse_answers
 from fleet.registry.folder import RegistryFolder
 
 MAC, OTHER_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
@@ -70,12 +70,26 @@ def test_an_answer_is_read_and_one_to_somebody_else_is_not() -> None:
         b"\xff\xfe\x00",
         b"<a><b></a>",
         b"not xml",
-        b'<!DOCTYPE a [<!ENTITY b "bbbb">]><a>&b;</a>',
         b"<a/>",
     ],
 )
 def test_what_is_no_answer_is_nothing(datagram: bytes) -> None:
     assert parse_answers(datagram, "10.0.0.7", {"x"}) == []
+
+
+def test_one_host_cannot_answer_for_a_thousand_cameras() -> None:
+    liar = [Answer(endpoint=f"urn:{number}", addresses=(), scopes=(), host="10.0.0.66") for number in range(1000)]
+    found: dict[str, Answer] = {}
+    note_answers(found, [*liar, Answer(endpoint="urn:yard", addresses=(), scopes=(), host="10.0.0.7")])
+    assert len(found) == 65
+    assert "urn:yard" in found
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_an_answer_with_a_document_type_is_nothing_in_any_encoding(encoding: str) -> None:
+    bomb = f"<!DOCTYPE a [<!ENTITY b 'bbbb'>]>{answer_to('x').decode()}".replace("Garden", "&b;")
+    assert parse_answers(answer_to("x"), "10.0.0.7", {"x"})
+    assert parse_answers(bomb.encode(encoding), "10.0.0.7", {"x"}) == []
 
 
 def test_sightings_of_one_address_are_one_and_unusable_addresses_are_left_out() -> None:
@@ -104,6 +118,20 @@ def test_sightings_of_one_address_are_one_and_unusable_addresses_are_left_out() 
     assert first.seen_by == ("WS-Discovery", "mDNS", "scan")
     assert first.wants_login
     assert (second.onvif, second.mac) == ("http://10.0.0.8/onvif/device_service", OTHER_MAC)
+
+
+@pytest.mark.parametrize("address", ["http://admin:pw@10.0.0.7/x", "ftp://10.0.0.7/x", "http://10.0.0.7:99999/x"])
+def test_an_address_with_a_login_or_of_another_kind_is_not_taken(address: str) -> None:
+    (seen,) = merge([Answer(endpoint="urn:1", addresses=(address,), scopes=(), host="10.0.0.7")], [], [], {})
+    assert seen.onvif == "http://10.0.0.7/onvif/device_service"
+
+
+def test_who_announces_an_address_of_the_wide_world_or_a_path_with_control_characters_is_not_followed() -> None:
+    one = Announced(kind="_rtsp._tcp", name="a", host="a", addresses=("8.8.8.8",), port=554)
+    assert merge([], [one], [], {}) == ()
+    bad = replace(one, addresses=("8.8.8.8", "10.0.0.7"), properties={"path": "/a\nfile:/etc/passwd"})
+    (seen,) = merge([], [bad], [], {})
+    assert (seen.host, seen.rtsp) == ("10.0.0.7", "rtsp://10.0.0.7:554/")
 
 
 def test_the_largest_stream_and_the_smallest_of_the_same_lens() -> None:

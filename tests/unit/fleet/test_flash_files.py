@@ -108,6 +108,7 @@ def test_cloud_init_is_told_everything_and_survives_odd_characters() -> None:
     assert told["user"]["ssh_authorized_keys"] == [KEY]
     assert told["user"]["sudo"] is None, "with a password, sudo asks for it"
     assert told["ssh_pwauth"] is True
+    assert told["apt"]["preserve_sources_list"] is True, "the sources of Raspberry Pi OS stay"
     assert ["systemctl", "enable", "--now", "ssh"] in told["runcmd"]
     assert told["runcmd"][-1] == ["bash", "/boot/firmware/vigil/firstboot.sh"]
     network = yaml.safe_load(files["network-config"])["network"]

@@ -94,6 +94,33 @@ def test_one_that_ends_again_and_again_is_left(installed: Installed) -> None:
     assert installed.failure is None
 
 
+def test_one_whose_starts_cannot_be_counted_is_not_tried_for_ever(installed: Installed) -> None:
+    installed.try_out(Trial("2.0", "1.0", 600))
+    (installed.home / ".trial.new").symlink_to("/dev/full")
+    assert launch(installed, "node", "run")
+    assert installed.version == "1.0"
+    assert installed.failure == Failure("2.0", "its starts cannot be counted: is the disk full?")
+
+
+def test_a_version_of_which_a_power_cut_has_left_a_part_is_not_there(
+    installed: Installed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "rmtree", lambda *_arguments, **_options: None)
+    installed.remove("2.0")
+    assert (installed.home / "versions" / "2.0" / "bin").exists()
+    assert not installed.has("2.0")
+
+
+def test_its_launcher_is_run_by_everybody_whatever_the_umask(installed: Installed) -> None:
+    installed.try_out(Trial("2.0", "1.0", 60))
+    before = os.umask(0o077)
+    try:
+        installed.confirm()
+    finally:
+        os.umask(before)
+    assert (installed.home / "launch").stat().st_mode & 0o777 == 0o755
+
+
 def test_other_commands_count_for_nothing(installed: Installed) -> None:
     installed.try_out(Trial("2.0", "1.0", 600))
     for _ in range(6):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from broker.members import Member
-from config.registry import CameraEntry, NodeEntry
+from config import ConfigError
+from config.registry import CameraEntry, Login, NodeEntry
 from config.settings import Settings
 from fleet.nodes.handover import proof_of
 from fleet.nodes.keeper import entry_of
 from fleet.nodes.place import Place, keep_place, read_place
-from fleet.nodes.rights import RightsChange, cameras_of, changes, roles_of
-from fleet.registry.folder import Held, Registry
+from fleet.nodes.rights import RightsChange, cameras_of, changes, logins_of, roles_of
+from fleet.registry.folder import Held, Registry, Trouble
 
 
 def held_camera(name: str, **said: object) -> Held[CameraEntry]:
@@ -70,6 +72,19 @@ def test_rights_become_those_that_the_registry_asks_for(
     who: Member, given: tuple[str, ...], wanted: RightsChange | None
 ) -> None:
     assert list(changes(REGISTRY, [who], {who.name: given})) == ([wanted] if wanted else [])
+
+
+def test_a_file_that_is_broken_for_the_moment_takes_no_login_away() -> None:
+    logins = {name: Login(username="admin") for name in ("yard", "lawn", "hall")}
+    error = ConfigError("broken")
+    yard = Trouble("camera", "yard", Path("yard"), error)
+    without = replace(REGISTRY, cameras={"lawn": REGISTRY.cameras["lawn"]}, troubles=(yard,))
+    assert logins_of(member("porch", "yard", "lawn"), without, logins).keys() == {"yard", "lawn"}
+    assert logins_of(member("gate", "hall"), without, logins).keys() == {"hall"}
+    porch = Trouble("node", "porch", Path("porch"), error)
+    without = replace(REGISTRY, nodes={}, troubles=(porch,))
+    assert logins_of(member("porch", "yard", "lawn"), without, logins).keys() == {"yard", "lawn"}
+    assert logins_of(member("gate", "lawn"), without, logins).keys() == {"hall"}
 
 
 def test_a_file_says_what_was_granted() -> None:

@@ -87,6 +87,11 @@ class World:
 
         wait_until(looked, what=what)
 
+    def look_again(self) -> None:
+        """Look at what has changed; at the next look it has stayed so."""
+        self.publisher.look()
+        self.clock.advance(1.0)
+
     def done(self) -> tuple[int, int]:
         """Documents that were published and cleared."""
         counts = self.publisher.figures().counts
@@ -140,10 +145,32 @@ def test_what_has_no_file_any_more_goes(world: World) -> None:
     world.settle()
     world.folder.remove_camera("yard")
     world.folder.remove_node("porch")
+    world.look_again()
     world.settle()
     assert (world.cameras, world.nodes) == ({}, {})
     assert world.index is not None
     assert (world.index.cameras, world.index.nodes) == ((), ())
+
+
+def test_a_file_that_is_replaced_by_way_of_none_or_an_empty_one_takes_nothing_away(world: World) -> None:
+    world.folder.change_node("porch", {"roles": {"detector": 2}})
+    world.settle()
+    before = world.cameras["yard"], world.nodes["porch"]
+    yard, porch = world.folder.camera_file("yard"), world.folder.node_file("porch")
+    texts = yard.read_text(), porch.read_text()
+    yard.unlink()
+    porch.write_text("")
+    world.publisher.look()
+    yard.write_text(texts[0])
+    porch.write_text(texts[1])
+    world.look_again()
+    world.settle()
+    assert (world.cameras["yard"], world.nodes["porch"]) == before
+    assert world.done() == (2, 0)
+    porch.write_text("")
+    world.look_again()
+    world.settle()
+    assert world.nodes["porch"].roles == {"edge": 1}
 
 
 def test_what_was_removed_while_nobody_looked_goes_too(world: World) -> None:
@@ -265,9 +292,27 @@ def test_what_somebody_else_takes_away_loses_its_file(world: World) -> None:
     assert world.cameras == {}
 
 
+def test_another_registry_on_the_same_bus_takes_no_file_away(world: World) -> None:
+    world.folder.set_login("yard", Login(username="admin", password=SecretStr("s3cret")))
+    world.settle()
+    world.publisher.look()
+    # As a command elsewhere does, whose folder has another camera.
+    index = RegistryIndex(revision=NOW_MS * 2, at=AT, cameras=("stray",))
+    world.other.publish(REGISTRY_INDEX.at("home"), index)
+    world.other.publish(REGISTRY_CAMERA.at("home", camera="yard"), b"")
+    world.until(lambda: world.done()[0] == 3, "the camera again")
+    world.settle()
+    assert world.cameras.keys() == {"yard"}
+    assert world.folder.camera("yard").entry.source == "rtsp://a/b"
+    assert world.folder.logins().keys() == {"yard"}
+    assert world.index is not None
+    assert world.index.cameras == ("yard",)
+
+
 def test_a_camera_that_goes_and_comes_back_at_once_keeps_its_file(world: World) -> None:
     world.settle()
     world.folder.remove_camera("yard")
+    world.look_again()
     world.publisher.look()
     world.folder.change_camera("yard", {"source": "rtsp://a/b"})
     world.settle()

@@ -197,8 +197,12 @@ def test_nothing_of_a_broken_file_of_logins_is_repeated(folder: RegistryFolder, 
     assert folder.read().cameras.keys() == {"yard"}
 
 
-def test_git_never_sees_logins(folder: RegistryFolder) -> None:
+@pytest.mark.parametrize("own", ["", "*.swp\n"])
+def test_git_never_sees_logins(folder: RegistryFolder, own: str) -> None:
+    (folder.path / ".gitignore").write_text(own)
     folder.set_login("yard", Login(username="admin"))
+    for left in ("logins.yaml~", ".logins.yaml.swp"):
+        write(folder.path / left, "yard: {username: admin}\n")
     folder.keep_beside("yard", "x")
     ignored = (folder.path / ".gitignore").read_text().splitlines()
     files = [str(file.relative_to(folder.path)) for file in folder.path.rglob("*") if file.is_file()]

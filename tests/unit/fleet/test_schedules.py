@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -13,18 +14,23 @@ from pydantic import ValidationError
 
 from bench.schedules import SITE, Files, compare, expected
 from broker import Bus
+from broker.camera_documents import Brought
 from broker.memory import MemoryBroker
-from broker.messages import MotionHour, MotionTrend
-from config import ManualClock
+from broker.messages import MotionHour, MotionTrend, OpenEvents
+from broker.topics import CAMERA_MOTION_OPEN, CAMERA_MOTION_TREND
+from config import ManualClock, TransientError
 from config.schedules import Schedule, Window, read_cron
 from config.settings import FleetSettings, Settings
 from fleet.schedules import Scheduler
-from fleet.schedules.notes import read_notes
+from fleet.schedules.facts import CameraFacts
+from fleet.schedules.jobs import Jobs
+from fleet.schedules.notes import NoteBook, RebootNote, read_notes
 from fleet.schedules.plan import upcoming
 from fleet.schedules.quiet import QuietHours
 from fleet.schedules.tasks import Run
 from fleet.schedules.timetable import Timetable, in_words, is_open, next_open
 from fleet.schedules.workshop import notes_file
+from tests.support.waiting import wait_until
 
 BERLIN = ZoneInfo("Europe/Berlin")
 HOUR = timedelta(hours=1)
@@ -36,6 +42,7 @@ class Keeper:
     def __init__(self, folder: Path, site: str, begin: datetime) -> None:
         self.clock = ManualClock(begin)
         self.runs: list[tuple[datetime, str]] = []
+        self.rebooted: list[str] = []
         self.settings = Settings(state_dir=folder / "state", fleet=FleetSettings(registry=folder / "registry"))
         self.site = folder / "registry" / "site.yaml"
         self.site.parent.mkdir(exist_ok=True)
@@ -43,11 +50,23 @@ class Keeper:
 
     def keep(self, until: datetime) -> None:
         """Be one process until then."""
-        bus = Bus(site="home", origin="node-1.fleet", transports=MemoryBroker().transports("x"))
-        files = Files(self.settings.fleet.registry)
-        scheduler = Scheduler(bus, self.settings, files, self.clock, do=self._do, spawn=lambda run: run())
+        scheduler = self.scheduler()
         while (now := self.clock.now()) < until:
             self.clock.advance(min(max(scheduler.step(), 0.001), (until - now).total_seconds()))
+
+    def scheduler(self) -> Scheduler:
+        """One process."""
+        bus = Bus(site="home", origin="node-1.fleet", transports=MemoryBroker().transports("x"))
+        files = Files(self.settings.fleet.registry)
+        return Scheduler(
+            bus,
+            self.settings,
+            files,
+            self.clock,
+            do=self._do,
+            spawn=lambda run: run(),
+            reboot=lambda address, _login: self.rebooted.append(address),
+        )
 
     def away(self, until: datetime) -> None:
         """Let time pass without a process."""
@@ -137,6 +156,61 @@ def test_without_its_notes_nothing_is_made_good_and_a_changed_schedule_begins_an
     assert [at for at, _name in kept.runs] == [begin + HOUR / 2]
 
 
+def test_of_a_schedule_that_was_paused_nothing_is_missed(keeper: Keep) -> None:
+    begin = datetime(2026, 6, 1, 0, 30, tzinfo=UTC)
+    running = "time_zone: UTC\nschedules: {all: {task: snapshot, every: 1h, missed: run}}\n"
+    kept = keeper(running, begin)
+    kept.keep(begin + HOUR)
+    kept.site.write_text(running.replace("every", "paused: true, every"))
+    kept.keep(begin + 4 * HOUR)
+    kept.site.write_text(running)
+    kept.keep(begin + 5 * HOUR)
+    assert [at for at, _name in kept.runs] == [begin + HOUR / 2, begin + 9 * HOUR / 2]
+
+
+def test_a_run_that_was_refused_is_not_running_for_ever(keeper: Keep, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_jobs: Jobs, _work: object) -> None:
+        raise TransientError("too much waits here")
+
+    kept = keeper("time_zone: UTC\nschedules: {all: {task: snapshot, every: 1h}}\n", datetime(2026, 6, 1, tzinfo=UTC))
+    scheduler = kept.scheduler()
+    scheduler.step()
+    monkeypatch.setattr(Jobs, "begin", refuse)
+    for _ in range(2):
+        with pytest.raises(TransientError, match="too much"):
+            scheduler.orders["run-schedule"]({"schedule": "all"})
+    last = read_notes(notes_file(kept.settings)).schedules["all"].last
+    assert last is not None
+    assert last.outcome == "failed"
+
+
+class CountingClock(ManualClock):
+    """Counts who waits."""
+
+    waits = 0
+
+    def wait(self, stop: threading.Event, _timeout_s: float) -> bool:
+        self.waits += 1
+        return stop.wait(0.001)
+
+
+def test_no_camera_is_restarted_before_it_is_known_what_moves_there(keeper: Keep) -> None:
+    begin = datetime(2026, 6, 1, tzinfo=UTC)
+    kept = keeper("time_zone: UTC\n", begin)
+    kept.clock = clock = CountingClock(begin)
+    folder = kept.site.parent / "cameras"
+    folder.mkdir()
+    (folder / "yard.yaml").write_text("source: synthetic:street\ndevice: {onvif: http://127.0.0.1:9/x}\n")
+    with NoteBook(notes_file(kept.settings)).open() as notes:
+        notes.reboots["yard"] = RebootNote(schedule="x", until=begin + HOUR, quiet=False)
+    scheduler = kept.scheduler()  # its bus is never connected
+    scheduler.start()
+    wait_until(lambda: clock.waits > 40, what="both threads to have looked")
+    scheduler.close()
+    assert not kept.rebooted
+    assert "yard" in read_notes(notes_file(kept.settings)).reboots
+
+
 def test_a_clock_that_was_wrong_stops_no_schedule(keeper: Keep) -> None:
     begin = datetime(2036, 6, 1, 0, 30, tzinfo=UTC)
     kept = keeper("time_zone: UTC\nschedules: {all: {task: snapshot, every: 1h}}\n", begin)
@@ -199,6 +273,34 @@ def test_a_schedule_has_one_kind_of_time_and_reads_as_words() -> None:
     assert in_words(Schedule(task="check", cron="30 4,16 * * 1-5")) == "at 04:30, 16:30 mon to fri"
 
 
+def test_invented_names_fill_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fleet.schedules.facts._TOPICS_MAX", 3)
+    monkeypatch.setattr("fleet.schedules.quiet._CAMERAS_MAX", 3)
+    monkeypatch.setattr("broker.camera_documents._BROUGHT_MAX", 3)
+    broker, trends = MemoryBroker(), list[MotionTrend]()
+    bus = Bus(site="home", origin="node-1.fleet", transports=broker.transports("x"))
+    facts, quiet, brought = CameraFacts(bus, trends.append), QuietHours(tmp_path / "quiet.json"), Brought()
+    facts.start()
+    bus.start()
+    edge = Bus(site="home", origin="porch.edge", transports=broker.transports("y"))
+    edge.start()
+    assert bus.wait_connected(5)
+    assert edge.wait_connected(5)
+    at = datetime(2026, 6, 1, tzinfo=UTC)
+    for name in [f"c{number}" for number in range(6)]:
+        edge.publish(CAMERA_MOTION_OPEN.at("home", camera=name), OpenEvents(camera=name, at=at, ids=("m",)))
+        trend = MotionTrend(camera=name, at=at, hours=(MotionHour(start=at - HOUR, watched_s=3600, moving_s=9.0),))
+        edge.publish(CAMERA_MOTION_TREND.at("home", camera=name), trend)
+        quiet.learn(trend, UTC)
+        brought.note(name, 1)
+    wait_until(lambda: len(trends) == 6, what="all trends")
+    assert sum(any(facts.open_events(f"c{number}")) for number in range(6)) == 3
+    assert len(brought.gone([f"c{number}" for number in range(6)], (), 1)) == 3
+    assert quiet.expected("c0", at - HOUR, UTC) != quiet.expected("c5", at - HOUR, UTC)
+    edge.close()
+    bus.close()
+
+
 def test_the_quiet_hour_is_learned_from_the_movement_and_kept(tmp_path: Path) -> None:
     """A camera of a night shop: at 14 nothing moves, at night much does."""
     path, begin = tmp_path / "quiet.json", datetime(2026, 6, 1, tzinfo=UTC)
@@ -207,7 +309,11 @@ def test_the_quiet_hour_is_learned_from_the_movement_and_kept(tmp_path: Path) ->
     hours = tuple(
         MotionHour(start=begin + n * HOUR, watched_s=3600, moving_s=0.0 if n == 14 else 1800.0) for n in range(24)
     )
+    wrong = begin + timedelta(days=3650)
+    ahead = (MotionHour(start=wrong - HOUR, watched_s=3600, moving_s=0.0),)
+    quiet.learn(MotionTrend(camera="shop", at=wrong, hours=ahead), UTC)
     quiet.learn(MotionTrend(camera="shop", at=begin + 24 * HOUR, hours=hours), UTC)
+    quiet.save()
     again, week = QuietHours(path), begin + timedelta(days=7)
     assert not again.is_quiet("shop", week + 3 * HOUR, week + 24 * HOUR, UTC)
     assert again.is_quiet("shop", week + 14 * HOUR, week + 24 * HOUR, UTC)
