@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,8 @@ import yaml
 
 from bench._site import SITE
 from fleet.bundle.build import BundleOrder, build_bundle
-from fleet.bundle.verify import unpack_bundle
+from fleet.bundle.verify import read_manifest, unpack_bundle
+from fleet.updates.naming import name_of
 from tests.e2e.vigil_process import run_vigil
 from tests.support.bundles import local_order, make_wheel
 from tests.support.kept_running import kept_running
@@ -114,6 +116,14 @@ def update(site: Population, version: str, *more: str) -> tuple[int, float, str]
     return status, time.monotonic() - begun_s, lines[-1] if lines else ""
 
 
+def offered(site: Population, version: str, bundle: Path) -> tuple[str, ...]:
+    """What the command is told of a bundle; one that was tampered with has come past it to where nodes find it."""
+    if version != TAMPERED:
+        return "--bundle", str(bundle)
+    shutil.copy(bundle, site.folder / "hub" / "bundles" / name_of(read_manifest(bundle)))
+    return ()
+
+
 def escalations(site: Population) -> int:
     """How many the journal has."""
     out = run_vigil(*site.hub, "audit", "--json")[1]
@@ -157,7 +167,7 @@ def main() -> int:
         )
         for version, status_wanted, version_wanted, what in cases:
             before = escalations(site)
-            status, took_s, said = update(site, version, "--bundle", str(bundles[version]))
+            status, took_s, said = update(site, version, *offered(site, version, bundles[version]))
             wait_until(lambda: escalations(site) > before, timeout_s=120, what="escalations after it")  # noqa: B023
             is_well = (status, porch.version) == (status_wanted, version_wanted) and took_s <= WINDOW_S + SLACK_S
             failed += not is_well
