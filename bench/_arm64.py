@@ -30,7 +30,6 @@ _FORMAT = (
 )
 """What an ELF file of aarch64 begins with; F: the interpreter is opened now, so no root has to have it."""
 _INCLUDED = "ca-certificates,python3,adduser"
-_MIRROR = "http://deb.debian.org/debian"
 _BOOTSTRAP_S = 3600.0
 _SECOND_STAGE = """\
 set -e
@@ -108,8 +107,13 @@ def debian_root(family: str, path: Path) -> Arm64Root:
 
 
 def _bootstrap(family: str, root: Path) -> None:
+    # Here, not above: the way in is run for every command, and needs none of it.
+    from fleet.bundle.packages import debian_mirrors
+
     first = ["debootstrap", "--foreign", "--arch=arm64", "--variant=minbase", f"--include={_INCLUDED}", family]
-    subprocess.run([*first, str(root), _MIRROR], check=True, stdout=subprocess.DEVNULL, timeout=_BOOTSTRAP_S)
+    subprocess.run(
+        [*first, str(root), debian_mirrors()[0]], check=True, stdout=subprocess.DEVNULL, timeout=_BOOTSTRAP_S
+    )
     # Not its own second stage: that looks packages up with programs of arm64, which takes longer than installing them.
     second = Arm64Root(root).command("/bin/sh", "-c", _SECOND_STAGE)
     subprocess.run(second, check=True, stdout=subprocess.DEVNULL, timeout=_BOOTSTRAP_S)

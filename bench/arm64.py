@@ -30,6 +30,7 @@ from broker.topics import CAMERA_FRAME, CAMERA_MOTION, CAMERA_STATE
 from config import configure_logging
 from config.settings import BusSettings, Settings
 from fleet.bundle.firstboot import first_boot_files
+from fleet.bundle.packages import debian_mirrors
 from fleet.bundle.verify import read_manifest, verify_bundle
 from fleet.enrolment.token import JoinToken
 from fleet.flash.card import NodeCard
@@ -67,10 +68,10 @@ def image_of(root: Path, family: str, folder: Path) -> Path:
         (content / place).parent.mkdir(parents=True, exist_ok=True)
         subprocess.run(["cp", "-a", str(root / place), str(content / place)], check=True)
     keys = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+    archive, security = debian_mirrors()
     (content / "usr/share/keyrings" / keys.name).write_bytes(keys.read_bytes())
     (content / "etc/apt/sources.list").write_text(
-        f"deb [signed-by={keys}] http://deb.debian.org/debian {family} main\n"
-        f"deb [signed-by={keys}] http://deb.debian.org/debian-security {family}-security main\n"
+        f"deb [signed-by={keys}] {archive} {family} main\ndeb [signed-by={keys}] {security} {family}-security main\n"
     )
     image = folder / "card.img"
     with image.open("wb") as file:

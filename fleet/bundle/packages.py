@@ -1,7 +1,7 @@
 """The distribution's packages of a bundle: those that a node lacks, fetched by apt in a folder of its own.
 
 apt is asked for another machine than this one: with that machine's sources, its architecture, and what is installed
-there. Nothing of this machine's own apt is read or changed, and no root is needed.
+there. Of this machine's own apt only its mirror of Debian is asked for; nothing is changed, and no root is needed.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from pathlib import Path
 from config.errors import ConfigError, PermanentError, TransientError
 from fleet.bundle.manifest import Architecture, FamilyName
 
-__all__ = ["base_of_image", "download_packages", "plain_base", "run_packages"]
+__all__ = ["base_of_image", "debian_mirrors", "download_packages", "plain_base", "run_packages"]
 
 _ARCHIVE_KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _APT_S = 1800.0
+_MIRRORS_S = 60.0
 _DEBUGFS_S = 120.0
 _LINUX = 0x83
 """Type of a partition. Source: the MBR of every Raspberry Pi OS image: FAT first, then Linux."""
@@ -30,13 +31,13 @@ _CHUNK_BYTES = 1 << 22
 _STATUS = "var/lib/dpkg/status"
 _SOURCES = """\
 Types: deb
-URIs: http://deb.debian.org/debian
+URIs: {archive}
 Suites: {family} {family}-updates
 Components: main
 Signed-By: {keys}
 
 Types: deb
-URIs: http://deb.debian.org/debian-security
+URIs: {security}
 Suites: {family}-security
 Components: main
 Signed-By: {keys}
@@ -65,6 +66,29 @@ def run_packages(listed: str) -> tuple[str, ...]:
     return tuple(line.partition("#")[0].strip() for line in part.splitlines() if line.partition("#")[0].strip())
 
 
+def debian_mirrors() -> tuple[str, str]:
+    """Where this machine gets Debian's packages from, and their security updates.
+
+    Raises:
+        ConfigError: it is no Debian or Raspberry Pi OS, or its apt has no such source.
+    """
+    command = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_MIRRORS_S).stdout
+    except OSError:
+        told = ""
+    uris = [line.partition(" ")[0].rstrip("/") for line in told.splitlines()]
+    archive = next((uri for uri in uris if uri.endswith("/debian")), None)
+    security = next((uri for uri in uris if uri.endswith("/debian-security")), None)
+    if archive is None or security is None:
+        raise ConfigError(
+            "the apt of this machine has no sources of Debian and its security updates, where packages could come "
+            "from: give the card's own image, which names them, or build on Debian or Raspberry Pi OS",
+            field="--image",
+        )
+    return archive, security
+
+
 # --- what is there already ------------------------------------------------------------------------------------
 
 
@@ -76,8 +100,9 @@ def plain_base(family: FamilyName, folder: Path) -> None:
         folder: is made like the root of such a system, as far as apt reads it.
 
     Raises:
-        ConfigError: the keys that its packages are signed with are not on this machine.
+        ConfigError: the keys that its packages are signed with are not on this machine, or it knows no mirror.
     """
+    archive, security = debian_mirrors()
     if not _ARCHIVE_KEYS.is_file():
         raise ConfigError(
             f"{_ARCHIVE_KEYS} is missing, by which packages are known to be Debian's: sudo apt-get install "
@@ -85,7 +110,7 @@ def plain_base(family: FamilyName, folder: Path) -> None:
         )
     _make_tree(folder)
     (folder / "etc/apt/sources.list.d/debian.sources").write_text(
-        _SOURCES.format(family=family, keys=_ARCHIVE_KEYS), encoding="utf-8"
+        _SOURCES.format(family=family, keys=_ARCHIVE_KEYS, archive=archive, security=security), encoding="utf-8"
     )
     (folder / _STATUS).write_bytes(b"")
 
