@@ -68,11 +68,13 @@ def test_ten_cameras_are_found_and_added_in_one_command(
     registry = tmp_path / "registry"
     plans = [plan(host, number) for number, host in enumerate(network.hosts[:CAMERAS])]
     asked = ["discover", "--interface", network.interface, "--username", "admin", "--wait", "1s"]
+    page = tmp_path / "cameras.html"
     said: list[str] = []
 
     def find() -> bool:
         # Once does it; on a starved machine an answer may come after the command has stopped listening.
-        status, output, errors = run_vigil(*asked, "--add", "ALL", "--pool", "house", environment=environment)
+        adding = ("--add", "ALL", "--pool", "house", "--html", str(page))
+        status, output, errors = run_vigil(*asked, *adding, environment=environment)
         said[:] = [output]
         assert status == 0, errors
         assert PASSWORD not in output + errors
@@ -83,6 +85,7 @@ def test_ten_cameras_are_found_and_added_in_one_command(
         wait_until(
             lambda: find() and "vigil node adopt 3f2a91c0" in said[0], timeout_s=90, what="ten cameras and a node"
         )
+    assert page.read_text().count('src="data:image/jpeg') == CAMERAS
     added = cameras_of(registry)
     assert sorted(added) == [f"gate-{number}" for number in range(CAMERAS)]
     entry = added["gate-3"]
