@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -72,6 +72,11 @@ class Site:
         finally:
             process.kill()
 
+    def wait_yard(self, holds: Callable[[CameraDocument], object]) -> CameraDocument:
+        """The camera's document, as this end hears of it: some time after the command that published it has ended."""
+        wait_until(lambda: "yard" in self.documents and holds(self.documents["yard"]), what="the document of yard")
+        return self.documents["yard"]
+
     def _on_delivery(self, delivery: Delivery) -> None:
         match delivery.content:
             case CameraDocument() as document:
@@ -103,7 +108,7 @@ def test_a_camera_is_added_and_seen_to_work_without_a_process_of_the_fleet(site:
     )  # fmt: skip
     assert done.output.splitlines()[-1] == "yard is online on porch: 1280x720"
     assert "s3cr" not in done.output
-    document = site.documents["yard"]
+    document = site.wait_yard(lambda yard: yard.settings)
     assert (document.source, document.node, document.area) == ("rtsp://10.0.0.7/s1", "porch", "Garden")
     assert document.settings == {"motion": {"sensitivity": 0.7}}
     assert "s3cr" not in site.camera("yard").read_text()
@@ -126,20 +131,19 @@ def test_a_camera_that_does_not_run_says_why(site: Site) -> None:
 def test_the_fleets_process_publishes_what_is_edited_by_hand(site: Site) -> None:
     with site.fleet() as process:
         site.add_yard()
-        before = site.documents["yard"].revision
+        before = site.wait_yard(lambda yard: yard.node == "porch").revision
         site.camera("yard").write_text("source: rtsp://10.0.0.7/s1\nnode: porch\nmode: off\n")
-        wait_until(lambda: site.documents["yard"].settings == {"mode": "off"}, what="the new document")
-        assert site.documents["yard"].revision > before
+        assert site.wait_yard(lambda yard: yard.settings == {"mode": "off"}).revision > before
         site.camera("yard").write_text("source: rtsp://10.0.0.7/s1\nidle_fps: fast\n")
         wait_until(lambda: "registry.file_broken" in process.said(), what="word of the broken file")
         assert f"{site.camera('yard')}:2: idle_fps: " in process.said()
         done = site.vigil("camera", "edit", "yard", "--set", "idle_fps=2")
         assert done.exit_code == 0, done.output
-        assert site.documents["yard"].settings == {"idle_fps": 2.0}
+        site.wait_yard(lambda yard: yard.settings == {"idle_fps": 2.0})
         second = site.vigil("fleet")
         assert "`vigil fleet` runs on this machine already" in refused(second)
         site.vigil("camera", "remove", "yard", "--yes")
-        assert site.documents == {}
+        wait_until(lambda: not site.documents, what="a document that is gone")
 
 
 def test_a_second_registry_on_the_bus_is_refused_and_takes_nothing_away(site: Site, tmp_path: Path) -> None:
@@ -152,7 +156,7 @@ def test_a_second_registry_on_the_bus_is_refused_and_takes_nothing_away(site: Si
         flags = ["--config", str(other), "--bus", site.url, *elsewhere]
         done = CliRunner().invoke(cli, [*flags, "camera", "add", "stray", "rtsp://10.0.0.8/s1"])
         assert "is kept by `vigil fleet` on hub" in done.output, done.output
-    assert site.documents.keys() == {"yard"}
+    wait_until(lambda: site.documents.keys() == {"yard"}, what="the document of yard alone")
     assert site.camera("yard").exists()
 
 
@@ -178,7 +182,7 @@ def test_a_difference_is_shown_setting_by_setting(site: Site) -> None:
     assert "camera/yard differs\n  settings.motion.sensitivity: nothing on the bus, 0.7 in the folder" in shown.output
     assert "broken.yaml:1: idle_fps: " in refused(shown)
     assert "broken.yaml: source: Field required" in refused(site.vigil("registry", "sync"))
-    assert site.documents["yard"].settings == {"motion": {"sensitivity": 0.7}}
+    site.wait_yard(lambda yard: yard.settings == {"motion": {"sensitivity": 0.7}})
 
 
 @pytest.fixture
@@ -220,7 +224,7 @@ def test_an_edit_counts_once_it_is_right(site: Site, editor: Path) -> None:
     edits(editor, "text = '# mine\\n' + text + 'idle_fps: 4\\n'")
     assert site.vigil("camera", "edit", "yard").exit_code == 0
     assert site.camera("yard").read_text().startswith("# mine\n")
-    assert site.documents["yard"].settings == {"idle_fps": 4.0}
+    site.wait_yard(lambda yard: yard.settings == {"idle_fps": 4.0})
     edits(editor)
     assert site.vigil("camera", "edit", "yard").output == "yard stays as it was\n"
 
@@ -228,10 +232,10 @@ def test_an_edit_counts_once_it_is_right(site: Site, editor: Path) -> None:
 def test_a_camera_that_is_excluded_is_left_alone(site: Site) -> None:
     site.add_yard()
     assert site.vigil("camera", "exclude", "yard").exit_code == 0
-    assert site.documents["yard"].excluded
+    site.wait_yard(lambda yard: yard.excluded)
     assert json.loads(site.vigil("camera", "show", "yard", "--json").stdout)["state"] == "excluded"
     assert site.vigil("camera", "exclude", "yard", "--undo").exit_code == 0
-    assert not site.documents["yard"].excluded
+    site.wait_yard(lambda yard: not yard.excluded)
 
 
 def test_what_is_exported_as_a_site_file_is_one(site: Site, tmp_path: Path) -> None:
