@@ -153,7 +153,7 @@ class Updater:
             self._note(f"{error}; tried again")
             return False
         except (VigilError, OSError) as error:
-            self._tell("refused", version, error=str(error))
+            self._tell("refused", version, previous=installed.version, error=str(error))
         return True
 
     def _fetched(self, version: str) -> Path:
